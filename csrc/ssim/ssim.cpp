@@ -1,0 +1,264 @@
+#include "ssim.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#define FGS_INLINE inline __attribute__((always_inline))
+
+namespace fgs {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+constexpr int kReach = 5;  // of the window, pixels to each side
+constexpr int kTaps = 2 * kReach + 1;
+// exp(-k² / (2 · 1.5²)), k = 0 .. 5, scaled so that the whole window sums to 1
+constexpr double kWindow[] = {0.2660117248617943,  0.21300553771125366,  0.1093606895097,
+                              0.03600077212843082, 0.007598758135239184, 0.0010283800844791099};
+constexpr double kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
+constexpr int64_t kRowsPerThread = 16;
+
+struct Shape {
+  int64_t batch, height, width, channels;
+  int64_t row() const { return width * channels; }
+  int64_t image() const { return height * row(); }
+};
+
+template <class T>
+struct Forward {
+  Shape shape;
+  const T *image, *target;
+  T *d_mean, *d_square, *d_cross;
+  double* row_sums;  // Σ S of every image row, [B * H]
+};
+
+template <class T>
+struct Backward {
+  Shape shape;
+  const T *grad, *image, *target, *d_mean, *d_square, *d_cross;
+  T* out;
+};
+
+template <class T>
+using Rows = std::array<const T*, kTaps>;
+
+// out[i] = Σ_k window[|k - 5|] rows[k][i]: along y with the rows above and below, along x with one row shifted.
+template <class T>
+FGS_INLINE void blur(const Rows<T>& rows, int64_t n, T* __restrict out) {
+  const T *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4], *r5 = rows[5], *r6 = rows[6],
+          *r7 = rows[7], *r8 = rows[8], *r9 = rows[9], *r10 = rows[10];
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = T(kWindow[0]) * r5[i] + T(kWindow[1]) * (r4[i] + r6[i]) + T(kWindow[2]) * (r3[i] + r7[i]) +
+             T(kWindow[3]) * (r2[i] + r8[i]) + T(kWindow[4]) * (r1[i] + r9[i]) + T(kWindow[5]) * (r0[i] + r10[i]);
+  }
+}
+
+// Filters one image row in both directions: `along_y` takes the eleven rows around it, `padded` is a row with room for
+// the zeros at both ends.
+template <class T>
+FGS_INLINE void blur_both(const Rows<T>& along_y, const Shape& shape, std::vector<T>& padded, T* __restrict out) {
+  blur(along_y, shape.row(), padded.data() + kReach * shape.channels);
+  Rows<T> along_x;
+  for (int k = 0; k < kTaps; ++k) along_x[k] = padded.data() + k * shape.channels;
+  blur(along_x, shape.row(), out);
+}
+
+// The rows y - 5 .. y + 5 of an image; those outside are `zeros`.
+template <class T>
+FGS_INLINE Rows<T> rows_around(const T* image, const Shape& shape, int64_t y, const T* zeros) {
+  Rows<T> rows;
+  for (int k = 0; k < kTaps; ++k) {
+    const int64_t other = y + k - kReach;
+    rows[k] = other >= 0 && other < shape.height ? image + other * shape.row() : zeros;
+  }
+  return rows;
+}
+
+// Σ values[i] in double, in eight interleaved sums.
+template <class T>
+FGS_INLINE double sum(const T* values, int64_t n) {
+  double lanes[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int lane = 0; lane < 8; ++lane) lanes[lane] += values[i + lane];
+  }
+  for (; i < n; ++i) lanes[0] += values[i];
+  return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
+// S of one row into `similarity`, from the filtered rows mx, my, G (x² + y²), G x y; and its three derivatives.
+template <class T>
+FGS_INLINE void similarity_row(const T* __restrict mx, const T* __restrict my, const T* __restrict square,
+                               const T* __restrict cross, int64_t n, T* __restrict similarity, T* __restrict d_mean,
+                               T* __restrict d_square, T* __restrict d_cross) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const T mean_cross = mx[i] * my[i], mean_square = mx[i] * mx[i] + my[i] * my[i];
+    const T a1 = 2 * mean_cross + T(kC1), a2 = 2 * (cross[i] - mean_cross) + T(kC2);
+    const T b1 = mean_square + T(kC1), b2 = square[i] - mean_square + T(kC2);
+    const T inverse = 1 / (b1 * b2);
+    const T s = a1 * a2 * inverse;
+    similarity[i] = s;
+    d_mean[i] = 2 * inverse * (my[i] * (a2 - a1) + mx[i] * s * (b1 - b2));
+    d_square[i] = -s * b1 * inverse;
+    d_cross[i] = 2 * a1 * inverse;
+  }
+}
+
+// The rows [begin, end) of the B * H rows of all images.
+template <class T>
+FGS_INLINE void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
+  const Shape& shape = f.shape;
+  const int64_t n = shape.row();
+  const std::vector<T> zeros(n);
+  std::vector<T> padded(n + 2 * kReach * shape.channels), mx(n), my(n), square(n), cross(n), similarity(n);
+  // x² + y² and x y of the eleven rows around the current one: row y is kept in slot y mod 11
+  std::vector<T> squares(kTaps * n), crosses(kTaps * n);
+  int64_t ready = 0;  // first row of this image not yet in the slots
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t y = row % shape.height, first = row - y;
+    const T *image = f.image + first * n, *target = f.target + first * n;
+    if (row == begin || y == 0) ready = std::max<int64_t>(0, y - kReach);
+    for (; ready <= std::min(y + kReach, shape.height - 1); ++ready) {
+      const T *__restrict a = image + ready * n, *__restrict b = target + ready * n;
+      T *__restrict s = squares.data() + ready % kTaps * n, *__restrict c = crosses.data() + ready % kTaps * n;
+      for (int64_t i = 0; i < n; ++i) {
+        s[i] = a[i] * a[i] + b[i] * b[i];
+        c[i] = a[i] * b[i];
+      }
+    }
+    Rows<T> square_rows, cross_rows;
+    for (int k = 0; k < kTaps; ++k) {
+      const int64_t other = y + k - kReach;
+      const bool inside = other >= 0 && other < shape.height;
+      square_rows[k] = inside ? squares.data() + other % kTaps * n : zeros.data();
+      cross_rows[k] = inside ? crosses.data() + other % kTaps * n : zeros.data();
+    }
+    blur_both(rows_around(image, shape, y, zeros.data()), shape, padded, mx.data());
+    blur_both(rows_around(target, shape, y, zeros.data()), shape, padded, my.data());
+    blur_both(square_rows, shape, padded, square.data());
+    blur_both(cross_rows, shape, padded, cross.data());
+    similarity_row(mx.data(), my.data(), square.data(), cross.data(), n, similarity.data(), f.d_mean + row * n,
+                   f.d_square + row * n, f.d_cross + row * n);
+    f.row_sums[row] = sum(similarity.data(), n);
+  }
+}
+
+template <class T>
+FGS_INLINE void backward_rows(const Backward<T>& f, int64_t begin, int64_t end) {
+  const Shape& shape = f.shape;
+  const int64_t n = shape.row();
+  const std::vector<T> zeros(n);
+  std::vector<T> padded(n + 2 * kReach * shape.channels), mean(n), square(n), cross(n);
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t y = row % shape.height, first = (row - y) * n;
+    blur_both(rows_around(f.d_mean + first, shape, y, zeros.data()), shape, padded, mean.data());
+    blur_both(rows_around(f.d_square + first, shape, y, zeros.data()), shape, padded, square.data());
+    blur_both(rows_around(f.d_cross + first, shape, y, zeros.data()), shape, padded, cross.data());
+    const T scale = f.grad[row / shape.height] / T(shape.image());
+    const T *__restrict x = f.image + row * n, *__restrict t = f.target + row * n;
+    const T *__restrict m = mean.data(), *__restrict s = square.data(), *__restrict c = cross.data();
+    T* __restrict out = f.out + row * n;
+    for (int64_t i = 0; i < n; ++i) out[i] = scale * (m[i] + 2 * x[i] * s[i] + t[i] * c[i]);
+  }
+}
+
+// The same loops compiled twice: with AVX2 and FMA for the x86 machines that have them, and as the compiler is set.
+template <class T>
+void rows_portable(const Forward<T>& f, int64_t begin, int64_t end) { forward_rows(f, begin, end); }
+template <class T>
+void rows_portable(const Backward<T>& f, int64_t begin, int64_t end) { backward_rows(f, begin, end); }
+
+#if defined(__x86_64__)
+template <class T>
+__attribute__((target("avx2,fma"))) void rows_avx2(const Forward<T>& f, int64_t begin, int64_t end) {
+  forward_rows(f, begin, end);
+}
+template <class T>
+__attribute__((target("avx2,fma"))) void rows_avx2(const Backward<T>& f, int64_t begin, int64_t end) {
+  backward_rows(f, begin, end);
+}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+
+template <class Pass>
+void run(const Pass& pass) {
+  torch::stable::parallel_for(0, pass.shape.batch * pass.shape.height, kRowsPerThread,
+                              [&](int64_t begin, int64_t end) {
+#if defined(__x86_64__)
+                                if (has_avx2()) return rows_avx2(pass, begin, end);
+#endif
+                                rows_portable(pass, begin, end);
+                              });
+}
+
+Shape checked_shape(const Tensor& image, const Tensor& target) {
+  STD_TORCH_CHECK(image.dim() == 4, "image must be [B, H, W, C], got ", image.dim(), " dimensions");
+  const Shape shape{image.size(0), image.size(1), image.size(2), image.size(3)};
+  STD_TORCH_CHECK(shape.image() > 0, "image must have pixels and channels, got [", shape.batch, ", ", shape.height,
+                  ", ", shape.width, ", ", shape.channels, "]");
+  STD_TORCH_CHECK(target.dim() == 4 && std::ranges::equal(target.sizes(), image.sizes()),
+                  "target must have the shape of image");
+  STD_TORCH_CHECK(target.scalar_type() == image.scalar_type(), "target must have the dtype of image");
+  return shape;
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Shape& shape, const Tensor& image, const Tensor& target) {
+  Tensor mean = torch::stable::new_empty(image, {shape.batch});
+  Tensor d_mean = torch::stable::empty_like(image), d_square = torch::stable::empty_like(image),
+         d_cross = torch::stable::empty_like(image);
+  std::vector<double> row_sums(shape.batch * shape.height);
+  run(Forward<T>{shape, image.const_data_ptr<T>(), target.const_data_ptr<T>(), d_mean.mutable_data_ptr<T>(),
+                 d_square.mutable_data_ptr<T>(), d_cross.mutable_data_ptr<T>(), row_sums.data()});
+  for (int64_t b = 0; b < shape.batch; ++b) {
+    double total = 0;
+    for (int64_t y = 0; y < shape.height; ++y) total += row_sums[b * shape.height + y];
+    mean.mutable_data_ptr<T>()[b] = T(total / double(shape.image()));
+  }
+  return {mean, d_mean, d_square, d_cross};
+}
+
+template <class T>
+Tensor backward(const Shape& shape, const std::array<Tensor, 6>& inputs) {
+  Tensor out = torch::stable::empty_like(inputs[1]);
+  run(Backward<T>{shape, inputs[0].const_data_ptr<T>(), inputs[1].const_data_ptr<T>(), inputs[2].const_data_ptr<T>(),
+                  inputs[3].const_data_ptr<T>(), inputs[4].const_data_ptr<T>(), inputs[5].const_data_ptr<T>(),
+                  out.mutable_data_ptr<T>()});
+  return out;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> ssim(const Tensor& image, const Tensor& target) {
+  const Shape shape = checked_shape(image, target);
+  const Tensor a = torch::stable::contiguous(image), b = torch::stable::contiguous(target);
+  if (image.scalar_type() == ScalarType::Float) return forward<float>(shape, a, b);
+  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Double, "image must be float32 or float64");
+  return forward<double>(shape, a, b);
+}
+
+Tensor ssim_backward(const Tensor& grad, const Tensor& image, const Tensor& target, const Tensor& d_mean,
+                     const Tensor& d_square, const Tensor& d_cross) {
+  const Shape shape = checked_shape(image, target);
+  for (const Tensor* map : {&d_mean, &d_square, &d_cross}) checked_shape(image, *map);
+  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == shape.batch, "grad must be [B] = [", shape.batch, "]");
+  std::array<Tensor, 6> inputs{grad, image, target, d_mean, d_square, d_cross};
+  for (Tensor& input : inputs) input = torch::stable::contiguous(input);
+  if (image.scalar_type() == ScalarType::Float) return backward<float>(shape, inputs);
+  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Double, "image must be float32 or float64");
+  return backward<double>(shape, inputs);
+}
+
+}  // namespace fgs
+
+STABLE_TORCH_LIBRARY_IMPL(feature_gs, CPU, m) {
+  m.impl("ssim", TORCH_BOX(&fgs::ssim));
+  m.impl("ssim_backward", TORCH_BOX(&fgs::ssim_backward));
+}
