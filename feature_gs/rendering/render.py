@@ -1,0 +1,52 @@
+"""Rendering one view of a model."""
+
+from torch import Tensor
+
+from feature_gs.gaussians import GaussianModel
+from feature_gs.rasterizer import RenderOutput, rasterize
+from feature_gs.scenes import Camera
+
+
+def render(
+    model: GaussianModel,
+    camera: Camera,
+    *,
+    background: Tensor | None = None,  # [3]
+    antialiased: bool = False,
+    near: float = 0.01,
+    absgrad: bool = False,
+) -> RenderOutput:
+    """Renders colour, depth and alpha of one view; differentiable with respect to the model's parameters.
+
+    Args:
+        model: The Gaussians. They decide the device.
+        camera: The view; its tensors are brought to the model's device.
+        background: Colour behind the Gaussians, in [0, 1]; black when None. [3] float32
+        antialiased: Compensate the opacity of Gaussians that the screen-space blur widens.
+        near: Gaussians whose centre is nearer than this to the camera plane are skipped, scene units.
+        absgrad: Make room for the per-pixel absolute gradient of the projected centres, for densification.
+
+    Returns:
+        A batch of one view: `color` [1, H, W, 3], `alpha` and `depth` [1, H, W], `radii` [1, N] and so on.
+
+    Example:
+        >>> output = render(model, camera)
+        >>> output.color.shape
+        torch.Size([1, 300, 400, 3])
+    """
+    device = model.means.device
+    return rasterize(
+        model.means,
+        model.quats,
+        model.scales,
+        model.opacities,
+        camera.cam_from_world.to(device)[None],
+        camera.K.to(device)[None],
+        camera.width,
+        camera.height,
+        sh=(model.sh_dc, model.sh_rest),
+        background=background,
+        antialiased=antialiased,
+        near=near,
+        absgrad=absgrad,
+    )
