@@ -1,0 +1,92 @@
+"""One pinhole camera: intrinsics, pose, and its JSON form."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feature_gs.errors import UserError
+from feature_gs.files import atomic_write
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A pinhole camera with OpenCV axes (x right, y down, z forward).
+
+    A world point x is seen at pixel `(K x_cam)[:2] / x_cam[2]` with `x_cam = R x + t`; the pixel in the
+    upper left corner has its centre at (0.5, 0.5).
+
+    Attributes:
+        name: Path of the image relative to the folder of images, with suffix ("left/0001.jpg").
+        width: Image width in pixels.
+        height: Image height in pixels.
+        K: Intrinsics fx, fy, cx, cy in pixels as a matrix, float32.
+        cam_from_world: World to camera transform, float32.
+    """
+
+    name: str
+    width: int
+    height: int
+    K: Tensor  # [3, 3]
+    cam_from_world: Tensor  # [4, 4]
+
+    @property
+    def center(self) -> Tensor:
+        """The camera's position in the world, [3]."""
+        pose = self.cam_from_world.double()
+        return (-pose[:3, :3].T @ pose[:3, 3]).float()
+
+    def resized(self, width: int, height: int) -> "Camera":
+        """The same camera with `width` x `height` pixels: x scales by width / self.width, y likewise."""
+        scale = torch.tensor([width / self.width, height / self.height, 1.0], dtype=torch.float64)
+        return Camera(
+            self.name, width, height, (self.K.double() * scale[:, None]).float(), self.cam_from_world
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json.dump` writes and `from_json` reads back without loss."""
+        return {
+            "name": self.name,
+            "width": self.width,
+            "height": self.height,
+            "K": self.K.tolist(),
+            "cam_from_world": self.cam_from_world.tolist(),
+        }
+
+    @staticmethod
+    def from_json(entry: dict[str, Any]) -> "Camera":
+        """The camera that `to_json` described.
+
+        Raises:
+            KeyError, TypeError, ValueError: If a key is missing or a value has the wrong type or shape.
+        """
+        K = torch.tensor(entry["K"], dtype=torch.float32)
+        cam_from_world = torch.tensor(entry["cam_from_world"], dtype=torch.float32)
+        if K.shape != (3, 3) or cam_from_world.shape != (4, 4):
+            shapes = f"K {list(K.shape)} and cam_from_world {list(cam_from_world.shape)}"
+            raise ValueError(f"expected K [3, 3] and cam_from_world [4, 4], got {shapes}")
+        return Camera(str(entry["name"]), int(entry["width"]), int(entry["height"]), K, cam_from_world)
+
+
+def write_cameras_json(path: Path, cameras: list[Camera]) -> None:
+    """Writes the cameras as a JSON list, all that rendering needs besides a model."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps([camera.to_json() for camera in cameras], indent=1), encoding="utf-8")
+
+
+def read_cameras_json(path: Path) -> list[Camera]:
+    """Reads what `write_cameras_json` wrote.
+
+    Raises:
+        UserError: If the file is missing, is not JSON, or an entry is not a camera.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [Camera.from_json(entry) for entry in entries]
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; training writes it: is this a model's folder?") from None
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path} is not a list of cameras ({type(error).__name__}: {error})") from None
