@@ -73,6 +73,7 @@ $(VENV)/.torch: $(VENV)/.created constraints.txt
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml constraints.txt setup.py $(shell find csrc -type f)
 	$(call step,[3/3] Other packages and the C++ core,$(PIP) -v --no-build-isolation -e '.[dev]')
+	@grep -o 'feature_gs: building.*' $(LOG) | tail -n 1
 	@touch $@
 
 install: $(VENV)/.installed
