@@ -166,7 +166,7 @@ def _columns(path: Path, vertices: npt.NDArray[Any], names: tuple[str, ...] | li
 
 def _usable(path: Path, data: PlyGaussians) -> PlyGaussians:
     """Without the rows that cannot be shown, and with the infinities that mean something made finite."""
-    sh_rest = data.sh_rest.reshape(len(data.means), -1)
+    sh_rest = data.sh_rest.reshape(len(data.means), 3 * data.sh_rest.shape[1])
     finite = np.isfinite(np.concatenate([data.means, data.quats, data.sh_dc, sh_rest], axis=1)).all(axis=1)
     finite &= ~np.isnan(data.log_scales).any(axis=1) & ~np.isnan(data.logit_opacities)
     dropped = len(finite) - int(finite.sum())

@@ -1,0 +1,75 @@
+"""The folder a model is written to: where it is, and when it may be written to."""
+
+import re
+import shutil
+from pathlib import Path
+
+from feature_gs.errors import UserError
+from feature_gs.training.checkpoint import checkpoints_of
+
+_FOLDERS = ("point_cloud", "checkpoints", "train", "test", "novel")
+_FILES = ("config.json", "cameras.json", "results.json", "per_view.json")
+
+
+def model_folder(model_path: str, source_path: str) -> Path:
+    """The folder given with -m, or output/NAME-OF-THE-SCENE-FOLDER.
+
+    Raises:
+        UserError: Neither a model nor a scene was named.
+    """
+    if model_path:
+        return Path(model_path)
+    if not source_path:
+        raise UserError("which photos? Name the folder of a scene: -s path/to/scene")
+    return Path("output") / Path(source_path).resolve().name
+
+
+def ply_path(folder: Path, iteration: int) -> Path:
+    """Where the PLY of an iteration lies."""
+    return folder / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply"
+
+
+def check_vacant(folder: Path) -> None:
+    """Raises UserError when a model is in the folder already, or the path is a file."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; -m takes a folder.")
+    held = _newest(folder)
+    if held is not None:
+        resume = " continue it with --resume," if checkpoints_of(folder) else ""
+        raise UserError(
+            f"{folder} already holds a model (iteration {held}):{resume} replace it with --overwrite, "
+            "or name another folder with -m."
+        )
+
+
+def make_folder(folder: Path, clear: bool) -> None:
+    """Makes the folder ready to be written to.
+
+    Args:
+        folder: The model folder.
+        clear: Remove the model that is there: only what training and rendering write, nothing else.
+
+    Raises:
+        UserError: The folder cannot be created.
+    """
+    if clear:
+        _clear(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {folder}: {error.strerror}. Name another folder with -m.") from error
+
+
+def _newest(folder: Path) -> int | None:
+    """The newest iteration of which a PLY or a checkpoint is in the folder."""
+    names = [path.parent.name for path in folder.glob("point_cloud/iteration_*/point_cloud.ply")]
+    names += [path.stem for path in checkpoints_of(folder)]
+    return max((int(name[10:]) for name in names if re.fullmatch(r"iteration_\d+", name)), default=None)
+
+
+def _clear(folder: Path) -> None:
+    for name in _FOLDERS:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+    for path in [*(folder / name for name in _FILES), *folder.glob("events.out.tfevents.*")]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""Adam over Gaussians whose number changes: parameters and their moments are cut and grown together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from feature_gs.gaussians import GaussianModel
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class GaussianOptimizer:
+    """One Adam group per parameter of a model, with a learning rate of its own.
+
+    Args:
+        model: The Gaussians. The optimiser replaces their parameters when rows come and go.
+        rates: Learning rate by parameter name; a parameter without one is not trained.
+    """
+
+    def __init__(self, model: GaussianModel, rates: Mapping[str, float]) -> None:
+        self.model = model
+        groups = [
+            {"params": [parameter], "lr": rates[name], "name": name}
+            for name, parameter in model.named_parameters()
+            if name in rates
+        ]
+        self.adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
+
+    def step(self) -> None:
+        """Moves the parameters along their gradients, then forgets the gradients."""
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def set_rate(self, name: str, rate: float) -> None:
+        """Sets the learning rate of one parameter."""
+        self._group(name)["lr"] = rate
+
+    def rate(self, name: str) -> float:
+        """The learning rate of one parameter."""
+        return float(self._group(name)["lr"])
+
+    def moments(self, name: str) -> dict[str, Tensor]:
+        """Adam's running means of one parameter (`exp_avg`, `exp_avg_sq`), empty before its first step."""
+        state = self.adam.state.get(self._group(name)["params"][0], {})
+        return {key: state[key] for key in _MOMENTS if key in state}
+
+    def restructure(self, kept: Tensor, added: Mapping[str, Tensor] | None = None) -> None:
+        """Keeps some Gaussians with their moments and appends new ones, whose moments are zero.
+
+        Args:
+            kept: Rows that stay, in their new order. [M] int64
+            added: Rows to append by parameter name, [A, ...] each; all trained parameters or none.
+        """
+        for group in self.adam.param_groups:
+            name, old = group["name"], group["params"][0]
+            rows = None if added is None else added[name]
+            self._replace(group, _regrouped(old.detach(), kept, rows))
+            state = self.adam.state[group["params"][0]]
+            for key in _MOMENTS:
+                if key in state:
+                    zeros = None if rows is None else torch.zeros_like(rows)
+                    state[key] = _regrouped(state[key], kept, zeros)
+
+    @torch.no_grad()
+    def overwrite(self, name: str, values: Tensor, rows: Tensor | None = None) -> None:
+        """Sets a parameter, or some rows of it, in place and zeroes the moments there.
+
+        Args:
+            name: The parameter.
+            values: New values, shaped as the parameter or its rows.
+            rows: Rows to set; None sets all. [M] int64
+        """
+        parameter = self._group(name)["params"][0]
+        targets = [(parameter, values), *((moment, None) for moment in self.moments(name).values())]
+        for tensor, new in targets:
+            if rows is None:
+                tensor.copy_(new) if new is not None else tensor.zero_()
+            else:
+                tensor[rows] = new if new is not None else 0.0
+
+    def raise_sh_degree(self) -> bool:
+        """Adds the model's next SH band, whose moments start at zero; False when there is none left."""
+        group = self._group("sh_rest")
+        old = group["params"][0]
+        if not self.model.raise_sh_degree():
+            return False
+        new = self.model.sh_rest
+        group["params"][0] = new
+        state = self.adam.state.pop(old, {})
+        for key in _MOMENTS:
+            if key in state:
+                grown = torch.zeros_like(new)
+                grown[:, : old.shape[1]] = state[key]
+                state[key] = grown
+        if old.shape[1] and state:
+            self.adam.state[new] = state
+        return True
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's state by parameter name: `exp_avg`, `exp_avg_sq`, `step`."""
+        return {
+            group["name"]: dict(self.adam.state.get(group["params"][0], {}))
+            for group in self.adam.param_groups
+        }
+
+    def load_state_dict(self, states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Takes up the state of another optimiser over a model of the same shapes.
+
+        Raises:
+            ValueError: A moment does not have its parameter's shape.
+        """
+        for group in self.adam.param_groups:
+            parameter = group["params"][0]
+            state = dict(states.get(group["name"], {}))
+            for key in _MOMENTS:
+                if key in state and state[key].shape != parameter.shape:
+                    shapes = f"{list(parameter.shape)}, got {list(state[key].shape)}"
+                    raise ValueError(f"{key} of {group['name']} must be {shapes}")
+            if state:
+                self.adam.state[parameter] = state
+
+    def _group(self, name: str) -> dict[str, Any]:
+        for group in self.adam.param_groups:
+            if group["name"] == name:
+                return group
+        raise KeyError(f"{name} is not trained")
+
+    def _replace(self, group: dict[str, Any], values: Tensor) -> None:
+        new = nn.Parameter(values)
+        state = self.adam.state.pop(group["params"][0], {})
+        setattr(self.model, group["name"], new)
+        group["params"][0] = new
+        self.adam.state[new] = state
+
+
+def _regrouped(values: Tensor, kept: Tensor, added: Tensor | None) -> Tensor:
+    rows = values.index_select(0, kept)
+    return rows if added is None else torch.cat([rows, added])

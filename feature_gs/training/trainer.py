@@ -1,0 +1,260 @@
+"""The training loop: from a scene and settings to Gaussians."""
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from feature_gs.errors import UserError
+from feature_gs.gaussians import GaussianModel
+from feature_gs.rendering import render
+from feature_gs.scenes import Scene, View
+from feature_gs.training.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
+from feature_gs.training.config import TrainConfig
+from feature_gs.training.densification import DefaultStrategy, McmcStrategy, Strategy
+from feature_gs.training.folder import ply_path
+from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
+from feature_gs.training.losses import photometric_loss
+from feature_gs.training.measure import measure
+from feature_gs.training.not_finite import NotFiniteError, explain, gradients_are_finite
+from feature_gs.training.optimizer import GaussianOptimizer
+from feature_gs.training.progress import Curves, Progress
+from feature_gs.training.sampling import PhotoQueue
+from feature_gs.training.schedule import Schedule, position_rate
+
+_STRATEGIES: dict[str, type[Strategy]] = {"default": DefaultStrategy, "mcmc": McmcStrategy}
+_SHOW_EVERY = 10
+_RECORD_EVERY = 100
+
+
+class Trainer:
+    """Trains a model of a scene.
+
+    Args:
+        config: The settings.
+        schedule: When the recipe acts.
+        scene: Photos, cameras and first points.
+        folder: The model folder.
+        checkpoint: Where to go on; None starts from the scene's points.
+
+    Raises:
+        UserError: The checkpoint does not fit together.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        schedule: Schedule,
+        scene: Scene,
+        folder: Path,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.config = config
+        self.schedule = schedule
+        self.scene = scene
+        self.folder = folder
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.iteration = 0
+        self.seconds = 0.0
+        strategy = _STRATEGIES[config.strategy]
+        if checkpoint is None:
+            self.model = GaussianModel.from_points(
+                scene.points,
+                scene.point_colors,
+                config.sh_degree,
+                opacity=strategy.first_opacity,
+                scale=strategy.first_scale,
+            )
+        else:
+            self.model = checkpoint.restore_model()
+        self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent))
+        self.strategy = strategy(config, schedule, self.optimizer, scene.extent, self.generator)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.background = torch.ones(3) if config.white_background else None
+
+    def run(self) -> None:
+        """Trains up to `config.iterations`; measures and saves on the way.
+
+        Raises:
+            TrainingInterrupted: After Ctrl-C or `kill`; a checkpoint and the PLY were saved.
+            NotFiniteError: The loss or a gradient is not; the state before that step was saved.
+            UserError: A file cannot be written.
+        """
+        config = self.config
+        progress = Progress(self.iteration, config.iterations, config.quiet)
+        curves = Curves(self.folder)
+        photos = PhotoQueue(self.scene.train, config.seed, torch.device(config.data_device))
+        started = time.perf_counter() - self.seconds
+        try:
+            with StopRequest() as stop:
+                while self.iteration < config.iterations:
+                    view, target = photos.get(self.iteration + 1)
+                    loss, image = self.step(view, target)
+                    if self.iteration % _SHOW_EVERY == 0 or self.iteration == config.iterations:
+                        psnr = _psnr(image, target)
+                        progress.advance((self.iteration - 1) % _SHOW_EVERY + 1, loss, psnr, len(self.model))
+                        if self.iteration % _RECORD_EVERY == 0:
+                            count = float(len(self.model))
+                            curves.add(
+                                self.iteration,
+                                {"train/loss": loss, "train/psnr": psnr, "gaussians": count},
+                            )
+                    if stop.signum is not None:
+                        self.seconds = time.perf_counter() - started
+                        self.save_checkpoint()
+                        self.save_ply()
+                        raise TrainingInterrupted(stop.signum, self.iteration)
+                    if self._due():
+                        self.seconds = time.perf_counter() - started
+                        self._visit(progress, curves)
+                        started = time.perf_counter() - self.seconds
+        except NotFiniteError as error:
+            self.seconds = time.perf_counter() - started
+            raise NotFiniteError(f"{error}\nThe state before it: {self.save_checkpoint()}") from error
+        finally:
+            photos.close()
+            curves.close()
+            progress.close()
+
+    def step(self, view: View, target: Tensor) -> tuple[float, Tensor]:
+        """One optimisation step on one photo.
+
+        Args:
+            view: The photo's view.
+            target: Its colours in [0, 1]. [1, H, W, 3]
+
+        Returns:
+            The loss, and the rendered colours before the step, [1, H, W, 3] without gradient.
+
+        Raises:
+            NotFiniteError: The loss or a gradient is not; the model is as it was before the step.
+        """
+        config = self.config
+        iteration = self.iteration + 1
+        if self.schedule.raises_sh_at(iteration):
+            self.optimizer.raise_sh_degree()
+        self.optimizer.set_rate("means", self._position_rate(iteration))
+        target = target.to(self.model.means.device)
+        output = render(
+            self.model,
+            view.camera,
+            background=self.background,
+            antialiased=config.antialiased,
+            near=config.near,
+            absgrad=self.strategy.absgrad,
+        )
+        self.strategy.prepare(output)
+        loss = photometric_loss(output.color, target, config.lambda_dssim)
+        penalty = self.strategy.penalty()
+        if penalty is not None:
+            loss = loss + penalty
+        value = loss.item()
+        if not math.isfinite(value):
+            raise NotFiniteError(explain(self.model, iteration, view.camera.name, f"the loss is {value}"))
+        loss.backward()
+        if not gradients_are_finite(self.model):
+            raise NotFiniteError(explain(self.model, iteration, view.camera.name, "a gradient is not finite"))
+        self.strategy.observe(output)
+        self.optimizer.step()
+        self.strategy.after_step(iteration)
+        self.iteration = iteration
+        return value, output.color.detach()
+
+    def save_ply(self) -> Path:
+        """Writes the PLY of the present iteration."""
+        self._check_finite()
+        path = ply_path(self.folder, self.iteration)
+        self.model.save_ply(path)
+        return path
+
+    def save_checkpoint(self) -> Path:
+        """Writes the checkpoint of the present iteration."""
+        self._check_finite()
+        path = checkpoint_path(self.folder, self.iteration)
+        state = Checkpoint(
+            iteration=self.iteration,
+            seconds=float(self.seconds),
+            strategy=self.config.strategy,
+            views=[view.camera.name for view in self.scene.train],
+            sh_degree=self.model.sh_degree,
+            model={name: parameter.detach() for name, parameter in self.model.named_parameters()},
+            optimizer=self.optimizer.state_dict(),
+            strategy_state=self.strategy.state_dict(),
+            generator=self.generator.get_state(),
+        )
+        save_checkpoint(path, state)
+        return path
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        try:
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            self.strategy.load_state_dict(checkpoint.strategy_state)
+            self.generator.set_state(checkpoint.generator)
+        except (ValueError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(f"the checkpoint is damaged: {error}. Choose another one.") from error
+        self.iteration = checkpoint.iteration
+        self.seconds = checkpoint.seconds
+
+    def _due(self) -> bool:
+        config = self.config
+        named = (*config.test_iterations, *config.save_iterations, *config.checkpoint_iterations)
+        return self.iteration == config.iterations or self.iteration in named
+
+    def _visit(self, progress: Progress, curves: Curves) -> None:
+        """Saves and measures where the settings ask for it at this iteration."""
+        config, last = self.config, self.iteration == self.config.iterations
+        if last or self.iteration in config.save_iterations:
+            path = self.save_ply()
+            progress.say(f"iteration {self.iteration}: wrote {path}")
+        if self.iteration in config.checkpoint_iterations:
+            progress.say(f"iteration {self.iteration}: wrote {self.save_checkpoint()}")
+        if last or self.iteration in config.test_iterations:
+            for split, means in self._measure().items():
+                curves.add(self.iteration, {f"{split}/{key}": value for key, value in means.items()})
+                figures = f"PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}"
+                progress.say(f"iteration {self.iteration}: {split} {figures}")
+
+    def _measure(self) -> dict[str, dict[str, float]]:
+        return measure(
+            self.model,
+            self.scene,
+            self.config,
+            self.background,
+            folder=self.folder,
+            iteration=self.iteration,
+            seconds=self.seconds,
+        )
+
+    def _position_rate(self, iteration: int) -> float:
+        config = self.config
+        rate = position_rate(
+            iteration, config.position_lr_init, config.position_lr_final, self.schedule.position_lr_max_steps
+        )
+        return rate * self.scene.extent
+
+    def _check_finite(self) -> None:
+        if not self.model.is_finite():
+            raise UserError(
+                f"iteration {self.iteration}: a parameter is not finite, so nothing is saved; what was saved "
+                "before is untouched. Lower the learning rates."
+            )
+
+
+def _rates(config: TrainConfig, extent: float) -> dict[str, float]:
+    return {
+        "means": config.position_lr_init * extent,
+        "quats": config.rotation_lr,
+        "log_scales": config.scaling_lr,
+        "logit_opacities": config.opacity_lr,
+        "sh_dc": config.feature_lr,
+        "sh_rest": config.feature_lr / 20,
+    }
+
+
+@torch.no_grad()
+def _psnr(image: Tensor, target: Tensor) -> float:
+    mse = (image.clamp(0, 1) - target.to(image)).square().mean().item()
+    return -10 * math.log10(max(mse, 1e-10))
