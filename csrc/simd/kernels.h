@@ -1,0 +1,35 @@
+// The table of inner loops, one table per instruction set; the best one the processor can run is chosen once.
+#pragma once
+
+#include <cstdint>
+
+#include "../project/project.h"
+#include "../rasterize/rasterize.h"
+#include "scratch.h"
+
+namespace fgs {
+
+template <class T>
+struct Kernels {
+  const char* name;
+  int lanes;
+  void (*project)(const ProjectInputs<T>&, const ProjectOutputs<T>&, int64_t camera, int64_t begin, int64_t end);
+  void (*project_backward)(const ProjectInputs<T>&, const ProjectGrads<T>&, int64_t begin, int64_t end);
+  void (*rasterize_tile)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t tile, Scratch&);
+  void (*rasterize_tile_backward)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, int64_t tile, Scratch&);
+  void (*sum_pooled_feature_grads)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, T* out, int64_t begin,
+                                   int64_t end, Scratch&);
+};
+
+// FEATURE_GS_SIMD=generic|avx2|avx512 in the environment asks for a lower level than the processor offers.
+const Kernels<float>& kernels(float);
+const Kernels<double>& kernels(double);
+
+extern const Kernels<float> kGenericKernels;
+extern const Kernels<double> kDoubleKernels;
+#if defined(__x86_64__)
+extern const Kernels<float> kAvx2Kernels;
+extern const Kernels<float> kAvx512Kernels;
+#endif
+
+}  // namespace fgs

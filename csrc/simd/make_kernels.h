@@ -1,0 +1,46 @@
+// Fills a table of kernels (kernels.h) for a pack type.
+#pragma once
+
+#include "../project/project_kernel.h"
+#include "../rasterize/backward.h"
+#include "kernels.h"
+
+namespace fgs {
+inline namespace FGS_ISA {
+
+template <class P>
+void rasterize_any_tile(const RasterizeInputs<typename P::Scalar>& in, const RasterizeOutputs<typename P::Scalar>& out,
+                        int64_t tile, Scratch& scratch) {
+  if (!in.features) return rasterize_tile<P, FeatureCells::kNone>(in, out, tile, scratch);
+  if (in.pooled()) return rasterize_tile<P, FeatureCells::kPooled>(in, out, tile, scratch);
+  rasterize_tile<P, FeatureCells::kPixels>(in, out, tile, scratch);
+}
+
+template <class P>
+void rasterize_any_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
+                                 const RasterizeGrads<typename P::Scalar>& g, int64_t tile, Scratch& scratch) {
+  const bool weights = g.pair_features != nullptr;
+  const bool pull = in.features_move_geometry && g.features && g.geometry;
+  const auto run = [&]<bool kWeights, bool kPull>() {
+    if (g.absgrad) return rasterize_tile_backward<P, kWeights, kPull, true>(in, g, tile, scratch);
+    rasterize_tile_backward<P, kWeights, kPull, false>(in, g, tile, scratch);
+  };
+  if (weights && pull) return run.template operator()<true, true>();
+  if (weights) return run.template operator()<true, false>();
+  if (pull) return run.template operator()<false, true>();
+  run.template operator()<false, false>();
+}
+
+template <class P>
+constexpr Kernels<typename P::Scalar> make_kernels(const char* name) {
+  return {name,
+          P::lanes,
+          &project_forward<P>,
+          &project_backward<P>,
+          &rasterize_any_tile<P>,
+          &rasterize_any_tile_backward<P>,
+          &sum_pooled_feature_grads<P>};
+}
+
+}  // namespace FGS_ISA
+}  // namespace fgs
