@@ -96,8 +96,10 @@ def test_pictures_come_back_from_disk(tmp_path: Path) -> None:
     deep = rng.integers(0, 65536, (5, 7), dtype=np.uint16)
     save_picture(tmp_path / "sub" / "color.png", color)
     save_picture(tmp_path / "deep.png", deep)
-    assert np.array_equal(cv2.imread(str(tmp_path / "sub" / "color.png"))[..., ::-1], color)
-    assert np.array_equal(cv2.imread(str(tmp_path / "deep.png"), cv2.IMREAD_UNCHANGED), deep)
+    stored = cv2.imread(str(tmp_path / "sub" / "color.png"))
+    assert stored is not None and np.array_equal(stored[..., ::-1], color)
+    stored = cv2.imread(str(tmp_path / "deep.png"), cv2.IMREAD_UNCHANGED)
+    assert stored is not None and np.array_equal(stored, deep)
     assert sorted(file.name for file in tmp_path.rglob("*.*")) == ["color.png", "deep.png"]
 
 

@@ -124,7 +124,10 @@ def default_weights() -> Path:
 
 def how_to_get_lpips() -> str:
     """One sentence: what to download and where to put it."""
-    return f"LPIPS needs the VGG-16 weights (528 MB): put {WEIGHTS_URL} into {default_weights().parent}."
+    return (
+        f"LPIPS needs the VGG-16 weights (528 MB): put\n  {WEIGHTS_URL}\n"
+        f"  into {default_weights().parent},\n  or name the file with --lpips_weights."
+    )
 
 
 def _linear_weights() -> Path | None:
