@@ -15,7 +15,7 @@ NAME is the photo's path without suffix, sub-folders included.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -93,11 +93,11 @@ def run(config: RenderConfig) -> None:
     if config.video:
         check_ffmpeg()
     trained = load_trained(config.model_path, config.iteration)
-    say = _Silent() if config.quiet else _Printer()
+    say = _silent if config.quiet else print
     skipped = {"train": config.skip_train, "test": config.skip_test}
     sets = {split: trained.cameras[split] for split, skip in skipped.items() if not skip}
     if sets.get("test") == []:
-        say.line("No test views: the model was trained without --eval.")
+        say("No test views: the model was trained without --eval.")
         del sets["test"]
     if novel:
         sets["novel"] = _novel_cameras(config, trained.cameras["train"])
@@ -116,16 +116,6 @@ def run(config: RenderConfig) -> None:
         if name == "novel":
             _remove_older_frames(folder, len(cameras))
     _report(config, trained, sets, say)
-
-
-class _Printer:
-    def line(self, text: str) -> None:
-        print(text, flush=True)
-
-
-class _Silent(_Printer):
-    def line(self, text: str) -> None:
-        pass
 
 
 class _Writer:
@@ -171,6 +161,10 @@ def picture_names(cameras: Sequence[Camera]) -> list[str]:
     ]
 
 
+def _silent(_: str) -> None:
+    pass
+
+
 def _novel_cameras(config: RenderConfig, cameras: list[Camera]) -> list[Camera]:
     if not config.multi_interpolate:
         return interpolate_path(cameras, config.num_views)
@@ -179,18 +173,16 @@ def _novel_cameras(config: RenderConfig, cameras: list[Camera]) -> list[Camera]:
     return between_views(cameras)
 
 
-def _photos(config: RenderConfig, trained: Trained, say: _Printer) -> dict[str, View]:
+def _photos(config: RenderConfig, trained: Trained, say: Callable[[str], None]) -> dict[str, View]:
     """The photos by image name; none, with a message, where the scene's folder is gone."""
     try:
         photos = trained.views(config.source_path)
     except UserError as error:
-        say.line(
-            f"No photos, so gt is left out: {error}\n  If they are elsewhere now, name the folder with -s."
-        )
+        say(f"No photos, so gt is left out: {error}\n  If they are elsewhere now, name the folder with -s.")
         return {}
     lost = sum(map(len, trained.cameras.values())) - len(photos)
     if lost:
-        say.line(f"{lost} photos are gone, their gt is left out.")
+        say(f"{lost} photos are gone, their gt is left out.")
     return photos
 
 
@@ -201,11 +193,13 @@ def _remove_older_frames(folder: Path, count: int) -> None:
             picture.unlink()
 
 
-def _report(config: RenderConfig, trained: Trained, sets: dict[str, list[Camera]], say: _Printer) -> None:
-    say.line(f"\nRendered iteration {trained.iteration} ({len(trained.model):,} Gaussians):")
+def _report(
+    config: RenderConfig, trained: Trained, sets: dict[str, list[Camera]], say: Callable[[str], None]
+) -> None:
+    say(f"\nRendered iteration {trained.iteration} ({len(trained.model):,} Gaussians):")
     for name, cameras in sets.items():
         folder = config.model_path / name / f"iteration_{trained.iteration}"
-        say.line(f"  {name:<6}{len(cameras):>5} views  {folder}/color")
+        say(f"  {name:<6}{len(cameras):>5} views  {folder}/color")
         if name == "novel" and config.video:
-            say.line(f"  video              {folder}/video.mp4")
-    say.line(f"Next: feature-gs evaluate -m {config.model_path}")
+            say(f"  video              {folder}/video.mp4")
+    say(f"Next: feature-gs evaluate -m {config.model_path}")

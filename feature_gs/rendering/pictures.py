@@ -14,7 +14,8 @@ from feature_gs.rendering.colormap import Picture
 
 def to_uint8(values: Tensor) -> NDArray[np.uint8]:  # [...]
     """Values in [0, 1] as rounded bytes; what is outside is clamped."""
-    return values.detach().clamp(0, 1).mul(255).add(0.5).byte().cpu().numpy()
+    clamped = np.clip(values.detach().cpu().numpy(), 0, 1)
+    return (clamped * 255 + 0.5).astype(np.uint8)
 
 
 def depth_to_uint16(depth: Tensor, alpha: Tensor, scale: float) -> NDArray[np.uint16]:  # [H, W], [H, W]

@@ -1,6 +1,6 @@
 """Pictures to an mp4 that every player opens (H.264, yuv420p)."""
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -51,10 +51,8 @@ def write_video(path: Path, frames: Iterable[Picture], *, fps: float = 30) -> in
             for frame in _chain(first, iterator):
                 if frame.shape != first.shape:
                     raise ValueError(f"frame {count} is {frame.shape}, the first one {first.shape}")
-                writer.send(np.ascontiguousarray(_even(frame)))
+                _send(writer, _even(frame), path)
                 count += 1
-        except OSError as error:
-            raise UserError(f"ffmpeg could not write {path}: {error}") from error
         finally:
             writer.close()
     return count
@@ -69,6 +67,13 @@ def check_ffmpeg() -> None:
             "A video needs ffmpeg, and none was found.\n"
             "  Mend it with `pip install imageio[ffmpeg]`, or set IMAGEIO_FFMPEG_EXE to an ffmpeg program."
         ) from error
+
+
+def _send(writer: Generator[None, Picture | None, None], frame: Picture, path: Path) -> None:
+    try:
+        writer.send(np.ascontiguousarray(frame))
+    except OSError as error:
+        raise UserError(f"ffmpeg could not write {path}: {error}") from error
 
 
 def _chain(first: Picture, rest: Iterable[Picture]) -> Iterable[Picture]:
