@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feature_gs.errors import UserError
 from feature_gs.scenes.camera import Camera
-from feature_gs.scenes.colmap_files import PARTS, check_model_files
+from feature_gs.scenes.colmap_files import PARTS, check_model_files, image_names_of_text
 from feature_gs.scenes.images import index_images
 from feature_gs.scenes.source import Source, check_camera, fit_to_photo, some_of
 
@@ -51,10 +51,14 @@ def read_colmap(source_path: Path, model: Path, images: str) -> Source:
     for camera in reconstruction.cameras.values():
         _check_undistorted(camera, source_path, model)
 
+    names = {i: image.name for i, image in reconstruction.images.items()}
+    if suffix == ".txt":
+        names = image_names_of_text(model / "images.txt")
     posed = [image for image in reconstruction.images.values() if image.has_pose]
     if not posed:
         raise UserError(f"the COLMAP model in {model} has no image with a pose; did the reconstruction fail?")
-    cameras = [_camera(image) for image in posed]
+    cameras = [_camera(image, unicodedata.normalize("NFC", names[image.image_id])) for image in posed]
+    cameras.sort(key=lambda camera: camera.name)
     for camera in cameras:
         check_camera(camera, model / f"images{suffix}")
     _check_names([camera.name for camera in cameras], model / f"images{suffix}")
@@ -82,11 +86,14 @@ def _check_undistorted(camera: Any, source_path: Path, model: Path) -> None:
     )
 
 
-def _camera(image: Any) -> Camera:
+def _camera(image: Any, name: str) -> Camera:
+    rigid = image.cam_from_world()
     pose = np.eye(4)
-    pose[:3] = image.cam_from_world().matrix()
+    pose[:3] = rigid.matrix()
+    if not rigid.rotation.quat.any():  # which pycolmap would take for no rotation at all
+        pose[:] = np.nan
     return Camera(
-        unicodedata.normalize("NFC", image.name),
+        name,
         image.camera.width,
         image.camera.height,
         torch.tensor(image.camera.calibration_matrix(), dtype=torch.float32),

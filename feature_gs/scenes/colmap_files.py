@@ -59,6 +59,18 @@ def check_model_files(folder: Path) -> str:
     return suffix
 
 
+def image_names_of_text(path: Path) -> dict[int, str]:
+    """Image names by id from a sound `images.txt`; pycolmap would end them at the first space."""
+    names = {}
+    lines = iter(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    for line in lines:
+        words = line.strip().split(maxsplit=9)
+        if words and not words[0].startswith("#"):
+            names[int(words[0])] = words[9]
+            next(lines, None)  # the image's observations
+    return names
+
+
 def _skip(data: bytes, offset: int) -> int:
     if offset > len(data):
         raise EOFError
