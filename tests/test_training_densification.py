@@ -228,7 +228,9 @@ def test_growth_is_five_percent_up_to_the_cap() -> None:
     assert [strategy.grow() for _ in range(3)] == [5, 2, 0]
     assert len(strategy.model) == 107
     through = (1 - strategy.model.opacities.double()).log().sum().item()
-    assert through == pytest.approx(100 * math.log(0.5), rel=1e-4), "all Gaussians together let as much through"
+    assert through == pytest.approx(100 * math.log(0.5), rel=1e-4), (
+        "all Gaussians together let as much through"
+    )
     assert not strategy.optimizer.moments("means")["exp_avg"][100:].any()
     _, full = build(McmcStrategy, [0.1] * 3, [0.5] * 3, cap_max=2)
     assert full.grow() == 0 and len(full.model) == 3

@@ -114,7 +114,9 @@ def test_state_moves_to_another_optimizer_bit_by_bit() -> None:
         **{name: p.detach().clone() for name, p in model.named_parameters()}, sh_degree=model.sh_degree
     )
     other = GaussianOptimizer(copy, RATES)
-    other.load_state_dict({name: {k: v.clone() for k, v in s.items()} for name, s in optimizer.state_dict().items()})
+    other.load_state_dict(
+        {name: {k: v.clone() for k, v in s.items()} for name, s in optimizer.state_dict().items()}
+    )
     for one in (model, copy):
         for i, parameter in enumerate(one.parameters()):
             parameter.grad = torch.full_like(parameter, 0.1 * (i + 1))

@@ -1,9 +1,26 @@
 """What training makes small."""
 
-import torch.nn.functional as functional
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from feature_gs.rasterizer import ssim
+
+
+class _MeanAbsoluteError(torch.autograd.Function):
+    """Mean |image - target| with one pass over the pictures forward and one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
+        difference = image - target
+        ctx.save_for_backward(difference)
+        return torch.linalg.vector_norm(difference, 1) / difference.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (difference,) = ctx.saved_tensors
+        return difference.sign().mul_(gradients[0] / difference.numel()), None
 
 
 def photometric_loss(image: Tensor, target: Tensor, lambda_dssim: float) -> Tensor:
@@ -16,8 +33,15 @@ def photometric_loss(image: Tensor, target: Tensor, lambda_dssim: float) -> Tens
 
     Returns:
         The loss, a scalar tensor.
+
+    Raises:
+        ValueError: The shapes differ.
     """
-    difference = functional.l1_loss(image, target)
+    if image.shape != target.shape:
+        raise ValueError(
+            f"image and target must have one shape, got {list(image.shape)} and {list(target.shape)}"
+        )
+    difference: Tensor = _MeanAbsoluteError.apply(image, target)
     if lambda_dssim == 0:
         return difference
     return (1 - lambda_dssim) * difference + lambda_dssim * (1 - ssim(image, target).mean())

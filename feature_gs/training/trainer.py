@@ -131,6 +131,7 @@ class Trainer:
 
         Raises:
             NotFiniteError: The loss or a gradient is not; the model is as it was before the step.
+            UserError: No Gaussian is left.
         """
         config = self.config
         iteration = self.iteration + 1
@@ -138,15 +139,17 @@ class Trainer:
             self.optimizer.raise_sh_degree()
         self.optimizer.set_rate("means", self._position_rate(iteration))
         target = target.to(self.model.means.device)
+        watched = self.strategy.watches(iteration)
         output = render(
             self.model,
             view.camera,
             background=self.background,
             antialiased=config.antialiased,
             near=config.near,
-            absgrad=self.strategy.absgrad,
+            absgrad=watched and self.strategy.absgrad,
         )
-        self.strategy.prepare(output)
+        if watched:
+            self.strategy.prepare(output)
         loss = photometric_loss(output.color, target, config.lambda_dssim)
         penalty = self.strategy.penalty()
         if penalty is not None:
@@ -157,10 +160,16 @@ class Trainer:
         loss.backward()
         if not gradients_are_finite(self.model):
             raise NotFiniteError(explain(self.model, iteration, view.camera.name, "a gradient is not finite"))
-        self.strategy.observe(output)
+        if watched:
+            self.strategy.observe(output)
         self.optimizer.step()
         self.strategy.after_step(iteration)
         self.iteration = iteration
+        if not len(self.model):
+            raise UserError(
+                f"iteration {iteration}: no Gaussian is left, all were removed as too transparent or too "
+                "large. Lower --min_opacity, or check that the poses and points belong to the photos."
+            )
         return value, output.color.detach()
 
     def save_ply(self) -> Path:

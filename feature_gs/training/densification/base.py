@@ -47,6 +47,10 @@ class Strategy(ABC):
         """The Gaussians at hand."""
         return self.optimizer.model
 
+    def watches(self, iteration: int) -> bool:
+        """Whether `prepare` and `observe` are to be called at this iteration."""
+        return False
+
     def prepare(self, output: RenderOutput) -> None:  # noqa: B027 - most need nothing
         """Called between rendering and backward pass, to ask for gradients that are not kept otherwise."""
 

@@ -44,16 +44,19 @@ class DefaultStrategy(Strategy):
         self.threshold = usual if given is None else given
         self._forget()
 
+    def watches(self, iteration: int) -> bool:
+        """As long as Gaussians are added, gradients are gathered."""
+        return iteration <= self.schedule.densify_until_iter
+
     def prepare(self, output: RenderOutput) -> None:
-        """Keeps the gradient of the screen positions while it is needed."""
+        """Keeps the gradient of the screen positions."""
         if not self.absgrad:
             output.means2d.retain_grad()
 
     def observe(self, output: RenderOutput) -> None:
         """Adds this view's gradients, which are zero for Gaussians that it does not show."""
         source = output.absgrad if self.absgrad else output.means2d
-        if source is None or source.grad is None:
-            return
+        assert source is not None and source.grad is not None
         height, width = output.color.shape[1:3]
         gradient = source.grad[0]
         self.gradient_sum += torch.hypot(gradient[:, 0] * (width / 2), gradient[:, 1] * (height / 2))
