@@ -38,26 +38,19 @@ def read_colmap(source_path: Path, model: Path, images: str) -> Source:
     """
     suffix = check_model_files(model)
     try:
-        reconstruction = pycolmap.Reconstruction()
-        if suffix == ".bin":
-            reconstruction.read_binary(str(model))
-        else:
-            reconstruction.read_text(str(model))
+        reconstruction, names = _load(model, suffix)
+        for camera in reconstruction.cameras.values():
+            _check_undistorted(camera, source_path, model)
+        cameras = [_camera(image, names[i]) for i, image in reconstruction.images.items() if image.has_pose]
+    except UserError:
+        raise
     except Exception as error:  # pycolmap lets through whatever C++ threw
         raise UserError(
             f"the COLMAP model in {model} is damaged: {' '.join(str(error).split())}. "
             "Copy it again, or estimate the cameras again."
         ) from None
-    for camera in reconstruction.cameras.values():
-        _check_undistorted(camera, source_path, model)
-
-    names = {i: image.name for i, image in reconstruction.images.items()}
-    if suffix == ".txt":
-        names = image_names_of_text(model / "images.txt")
-    posed = [image for image in reconstruction.images.values() if image.has_pose]
-    if not posed:
+    if not cameras:
         raise UserError(f"the COLMAP model in {model} has no image with a pose; did the reconstruction fail?")
-    cameras = [_camera(image, unicodedata.normalize("NFC", names[image.image_id])) for image in posed]
     cameras.sort(key=lambda camera: camera.name)
     for camera in cameras:
         check_camera(camera, model / f"images{suffix}")
@@ -70,6 +63,18 @@ def read_colmap(source_path: Path, model: Path, images: str) -> Source:
     if model.name == "0" and (model.parent / "1").is_dir():
         messages.append(f"{model.parent} holds several models; only {model} is used")
     return Source(cameras, paths, points, colors, messages=messages)
+
+
+def _load(model: Path, suffix: str) -> tuple[Any, dict[int, str]]:
+    """The model, and the names of its images by id in composed Unicode."""
+    reconstruction = pycolmap.Reconstruction()
+    if suffix == ".bin":
+        reconstruction.read_binary(str(model))
+        names = {i: image.name for i, image in reconstruction.images.items()}
+    else:
+        reconstruction.read_text(str(model))
+        names = image_names_of_text(model / "images.txt")
+    return reconstruction, {i: unicodedata.normalize("NFC", name) for i, name in names.items()}
 
 
 def _check_undistorted(camera: Any, source_path: Path, model: Path) -> None:

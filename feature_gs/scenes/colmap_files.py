@@ -62,7 +62,7 @@ def check_model_files(folder: Path) -> str:
 def image_names_of_text(path: Path) -> dict[int, str]:
     """Image names by id from a sound `images.txt`; pycolmap would end them at the first space."""
     names = {}
-    lines = iter(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    lines = iter(path.read_text(encoding="utf-8").split("\n"))
     for line in lines:
         words = line.strip().split(maxsplit=9)
         if words and not words[0].startswith("#"):

@@ -1,6 +1,8 @@
 """The demo scene: things on a rug in a room, with exact poses, depth and labels, as a COLMAP model."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +89,8 @@ def _solids() -> list[Solid]:
     tub = textures.spiral(("20545e", "e7d9b0"), 0.0, 18)
     mat = Cylinder(np.array([0, 0, RUG_TOP / 2]), 0.95, RUG_TOP / 2)
     return [
-        Solid("wall", room, textures.wallpaper, texel=0.008, light_texel=0.08),
-        Solid("floor", floor, boards, texel=0.005, light_texel=0.035),
+        Solid("wall", room, textures.wallpaper, texel=0.012, light_texel=0.08),
+        Solid("floor", floor, boards, texel=0.006, light_texel=0.035),
         Solid("rug", mat, textures.rug, light_texel=0.0125),
         Solid("crate", Box(at(-0.36, 0.24, 0.15), np.array([0.15, 0.15, 0.15]), 0.45), textures.crate),
         Solid("ball", Sphere(at(-0.36, 0.24, 0.42), 0.12), textures.beach_ball, gloss=0.15),
@@ -166,8 +168,12 @@ def _write_colmap(
         model.add_image_with_trivial_frame(image, pycolmap.Rigid3d(pose[:3]))
     for point, color, track in zip(points, colors, tracks, strict=True):
         model.add_point3D(point, track, color)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.write_binary(str(folder))
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    for old in (temporary, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    model.write_binary(str(temporary))
+    os.replace(temporary, folder)
 
 
 def _sample_points(
