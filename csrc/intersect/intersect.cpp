@@ -1,12 +1,13 @@
-// CPU twin of intersect (contract: intersect.h): count, prefix sum, fill in Gaussian order, sort Gaussians by depth,
-// then one stable counting sort by tile.
+// CPU twin of intersect (contract: intersect.h). Splats are worked on in chunks of fixed size; each chunk lists its
+// pairs in order of the splats. Then the splats are sorted by depth and their pairs dealt to the tiles in that order.
 #include "intersect.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <numeric>
+#include <tuple>
 #include <vector>
 
 #include "../checks.h"
@@ -14,6 +15,18 @@
 
 namespace fgs {
 namespace {
+
+constexpr int64_t kChunk = 2048;  // splats
+
+// Runs work(0), work(1), ... on all threads; each takes the next job when it is free.
+template <class Work>
+void share_work(int64_t jobs, const Work& work) {
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread)
+      for (int64_t job = next++; job < jobs; job = next++) work(job);
+  });
+}
 
 template <class T>
 struct Splats {
@@ -29,13 +42,14 @@ struct Splats {
     const Ellipse<T> e = make_ellipse(conics[3 * i], conics[3 * i + 1], conics[3 * i + 2], ellipse_reach(opacities[i]));
     if (!(e.det > T(0)) || !(std::abs(x) + std::abs(y) + e.half_width + e.half_height < T(1e30))) return;
     const T margin = T(kEllipseMargin), last_center = T(kTile - 0.5), half = T(0.5);
+    // Tiles whose pixel centres reach up to `low`, or down to `high`: ceil and floor through truncation.
     const auto first_tile = [&](T low, int64_t count) {
-      return std::clamp<int64_t>(static_cast<int64_t>(std::ceil(std::clamp((low - last_center) / kTile, T(-1), T(count)))), 0,
-                        count);
+      const T place = std::clamp((low - last_center) / kTile, T(0), T(count));
+      const int64_t whole = static_cast<int64_t>(place);
+      return whole + (T(whole) < place);
     };
     const auto last_tile = [&](T high, int64_t count) {
-      return std::clamp<int64_t>(static_cast<int64_t>(std::floor(std::clamp((high - half) / kTile, T(-1), T(count)))), -1,
-                        count - 1);
+      return static_cast<int64_t>(std::clamp((high - half) / kTile + 1, T(0), T(count))) - 1;
     };
     const int64_t top = first_tile(y - e.half_height - margin, tiles_y);
     const int64_t bottom = last_tile(y + e.half_height + margin, tiles_y);
@@ -84,16 +98,29 @@ std::vector<int32_t> by_depth(const Splats<T>& s, int64_t begin, int64_t end) {
 
 template <class T>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64_t cameras, int64_t gaussians) {
-  constexpr int64_t kGrain = 1024;
   const int64_t total = cameras * gaussians, tiles = s.tiles_x * s.tiles_y, all_tiles = cameras * tiles;
+  const int64_t chunks = (total + kChunk - 1) / kChunk;
   Tensor gaussian_offsets = torch::stable::empty({total + 1}, ScalarType::Long);
   int64_t* offsets = mutable_data<int64_t>(gaussian_offsets);
   offsets[0] = 0;
-  torch::stable::parallel_for(0, total, kGrain, [&](int64_t begin, int64_t end) {
+  std::vector<std::vector<int32_t>> chunk_tiles(static_cast<size_t>(chunks));
+  // Cameras own disjoint ranges of tiles, so their depth orders can be used one after the other.
+  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(cameras));
+  share_work(cameras + chunks, [&](int64_t job) {
+    if (job < cameras) {
+      orders[static_cast<size_t>(job)] = by_depth(s, job * gaussians, (job + 1) * gaussians);
+      return;
+    }
+    const int64_t begin = (job - cameras) * kChunk, end = std::min(begin + kChunk, total);
+    std::vector<int32_t>& list = chunk_tiles[static_cast<size_t>(job - cameras)];
+    list.reserve(4 * kChunk);
     for (int64_t i = begin; i < end; ++i) {
-      int64_t count = 0;
-      s.for_each_row(i, [&](int64_t, int64_t first, int64_t last) { count += last - first + 1; });
-      offsets[i + 1] = count;
+      const size_t before = list.size();
+      const int64_t base = i / gaussians * tiles;
+      s.for_each_row(i, [&](int64_t tile_y, int64_t first, int64_t last) {
+        for (int64_t x = first; x <= last; ++x) list.push_back(static_cast<int32_t>(base + tile_y * s.tiles_x + x));
+      });
+      offsets[i + 1] = static_cast<int64_t>(list.size() - before);
     }
   });
   std::inclusive_scan(offsets + 1, offsets + total + 1, offsets + 1);
@@ -103,30 +130,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
 
   Tensor slot_tiles = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* tile_of = mutable_data<int32_t>(slot_tiles);
-  torch::stable::parallel_for(0, total, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      int32_t* next = tile_of + offsets[i];
-      const int64_t base = i / gaussians * tiles;
-      s.for_each_row(i, [&](int64_t tile_y, int64_t first, int64_t last) {
-        for (int64_t x = first; x <= last; ++x) *next++ = static_cast<int32_t>(base + tile_y * s.tiles_x + x);
-      });
-    }
-  });
-
-  // Cameras own disjoint ranges of tiles, so their depth orders can be laid one after the other.
-  std::vector<std::vector<int32_t>> orders(static_cast<size_t>(cameras));
-  torch::stable::parallel_for(0, cameras, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b)
-      orders[static_cast<size_t>(b)] = by_depth(s, b * gaussians, (b + 1) * gaussians);
-  });
-
   Tensor tile_offsets = torch::stable::empty({all_tiles + 1}, ScalarType::Long);
-  Tensor pair_gaussians = torch::stable::empty({pairs}, ScalarType::Int);
-  Tensor pair_slots = torch::stable::empty({pairs}, ScalarType::Int);
   int64_t* tile_start = mutable_data<int64_t>(tile_offsets);
   std::fill(tile_start, tile_start + all_tiles + 1, 0);
-  for (int64_t slot = 0; slot < pairs; ++slot) ++tile_start[tile_of[slot] + 1];
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const std::vector<int32_t>& list = chunk_tiles[static_cast<size_t>(chunk)];
+    std::copy(list.begin(), list.end(), tile_of + offsets[chunk * kChunk]);
+    for (const int32_t tile : list) ++tile_start[tile + 1];
+  }
   std::inclusive_scan(tile_start, tile_start + all_tiles + 1, tile_start);
+
+  Tensor pair_gaussians = torch::stable::empty({pairs}, ScalarType::Int);
+  Tensor pair_slots = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* gaussian_of = mutable_data<int32_t>(pair_gaussians);
   int32_t* slot_of = mutable_data<int32_t>(pair_slots);
   std::vector<int64_t> cursor(tile_start, tile_start + all_tiles);

@@ -31,6 +31,36 @@ struct Columns {
   }
 };
 
+// Reads the rows of `count` <= lanes consecutive Gaussians, `width` numbers each, as one pack per column.
+template <class P>
+FGS_HD void load_rows(const typename P::Scalar* base, int64_t stride, int count, int width, P* columns) {
+  constexpr int L = P::lanes;
+  for (int first = 0; first < width; first += L, columns += L) {
+    const bool whole = width - first >= L;
+    for (int l = 0; l < L; ++l) {
+      const typename P::Scalar* row = base + l * stride + first;
+      columns[l] = l >= count ? P(0.0) : whole ? P::load(row) : P::load_first(row, width - first);
+    }
+    transpose(columns);
+  }
+}
+
+// The reverse: one pack per column becomes the rows of a dense array. Overwrites `columns`.
+template <class P>
+FGS_HD void store_rows(P* columns, typename P::Scalar* base, int count, int width) {
+  constexpr int L = P::lanes;
+  for (int first = 0; first < width; first += L, columns += L) {
+    transpose(columns);
+    const bool whole = width - first >= L;
+    for (int l = 0; l < count; ++l) {
+      typename P::Scalar* row = base + l * width + first;
+      whole ? columns[l].store(row) : columns[l].store_first(row, width - first);
+    }
+  }
+}
+
+constexpr int kMaxShRow = 3 * kMaxShBands;  // room for 45 numbers in whole packs
+
 template <class P>
 Pinhole<P> make_pinhole(const ProjectInputs<typename P::Scalar>& in, int64_t camera) {
   using T = typename P::Scalar;
@@ -62,16 +92,14 @@ ViewDirection<P> view_direction(const Vec3<P>& mean, const Pinhole<P>& camera) {
   return {inverse * v, inverse};
 }
 
+// 0.5 + Σ, before what is negative is cut off.
+// rest: the columns of sh_rest.
 template <class P>
-Vec3<P> sh_color(const ProjectInputs<typename P::Scalar>& in, const Columns<P>& column, const P* basis) {
-  const P half(0.5);
-  const Vec3<P> dc = column.vec3(in.sh_dc, in.sh_dc_stride);
+FGS_HD Vec3<P> sh_color(int count, const Vec3<P>& dc, const P* rest, const P* basis) {
+  const P half(0.5), zero(0.0);
   Vec3<P> color = {fma(basis[0], dc.x, half), fma(basis[0], dc.y, half), fma(basis[0], dc.z, half)};
-  for (int k = 1; k < in.sh_count; ++k) {
-    const Vec3<P> c = column.vec3(in.sh_rest, in.sh_rest_stride, 3 * (k - 1));
-    color = {fma(basis[k], c.x, color.x), fma(basis[k], c.y, color.y), fma(basis[k], c.z, color.z)};
-  }
-  const P zero(0.0);
+  for (int k = 1; k < count; ++k, rest += 3)
+    color = {fma(basis[k], rest[0], color.x), fma(basis[k], rest[1], color.y), fma(basis[k], rest[2], color.z)};
   return {max(color.x, zero), max(color.y, zero), max(color.z, zero)};
 }
 
@@ -104,12 +132,13 @@ void project_forward(const ProjectInputs<typename P::Scalar>& in, const ProjectO
       const P half_width = sqrt(reach * r.cov.xx), half_height = sqrt(reach * r.cov.yy);
       Vec3<P> color = {zero, zero, zero};
       if (in.sh_count) {
-        P basis[kMaxShBands];
+        P basis[kMaxShBands], rest[kMaxShRow];
+        load_rows(in.sh_rest + first * in.sh_rest_stride, in.sh_rest_stride, count, 3 * (in.sh_count - 1), rest);
         sh_basis(view_direction(mean, camera).unit, in.sh_count, basis);
-        color = sh_color(in, column, basis);
+        color = sh_color(in.sh_count, column.vec3(in.sh_dc, in.sh_dc_stride), rest, basis);
       }
       const P size = abs(x) + abs(y) + half_width + half_height + abs(conic.xx) + abs(conic.xy) + abs(conic.yy) +
-                     color.x + color.y + color.z;
+                     abs(color.x) + abs(color.y) + abs(color.z);
       const auto visible = in_front & (det > zero) & (blended >= P(kMinAlpha)) & (size < huge) &
                            (x + half_width > zero) & (x - half_width < width) & (y + half_height > zero) &
                            (y - half_height < height);
@@ -117,7 +146,7 @@ void project_forward(const ProjectInputs<typename P::Scalar>& in, const ProjectO
       x.store(block[0]), y.store(block[1]);
       conic.xx.store(block[2]), conic.xy.store(block[3]), conic.yy.store(block[4]);
       blended.store(block[5]), r.p.z.store(block[6]);
-      color.x.store(block[7]), color.y.store(block[8]), color.z.store(block[9]);
+      max(color.x, zero).store(block[7]), max(color.y, zero).store(block[8]), max(color.z, zero).store(block[9]);
       max(half_width, half_height).store(block[10]);
     }
     for (int l = 0; l < count; ++l) {
@@ -146,8 +175,11 @@ void project_backward(const ProjectInputs<typename P::Scalar>& in, const Project
     const Columns<P> column(first, count);
     GaussianGrad<P> sum = {{zero, zero, zero}, {zero, zero, zero, zero}, {zero, zero, zero}};
     P sum_opacity = zero;
-    T g_sh[kMaxShBands][3][L];
-    bool any_color = false;
+    Vec3<P> g_dc = {zero, zero, zero};
+    P rest[kMaxShRow], g_rest[kMaxShRow];
+    const int rest_width = in.sh_count ? 3 * (in.sh_count - 1) : 0;
+    for (P& column_sum : g_rest) column_sum = zero;
+    bool rest_loaded = false;
     for (int64_t b = 0; b < in.cameras; ++b) {
       const int64_t row = b * in.gaussians + first;
       uint32_t seen = 0;
@@ -180,20 +212,28 @@ void project_backward(const ProjectInputs<typename P::Scalar>& in, const Project
         const ViewDirection<P> view = view_direction(mean, camera);
         P basis[kMaxShBands], g_basis[kMaxShBands];
         sh_basis(view.unit, in.sh_count, basis);
+        for (int k = 0; k < in.sh_count; ++k) basis[k] = select(visible, basis[k], zero);  // may be NaN elsewhere
         const Vec3<P> value = at.vec3(g.projected_colors), raw = at.vec3(g.colors);
         const Vec3<P> g_color = {select(visible & (value.x > zero), raw.x, zero),
                                  select(visible & (value.y > zero), raw.y, zero),
                                  select(visible & (value.z > zero), raw.z, zero)};
+        if (!rest_loaded)
+          load_rows(in.sh_rest + first * in.sh_rest_stride, in.sh_rest_stride, count, rest_width, rest);
+        rest_loaded = true;
         g_basis[0] = zero;
-        for (int k = 1; k < in.sh_count; ++k)
-          g_basis[k] = dot(column.vec3(in.sh_rest, in.sh_rest_stride, 3 * (k - 1)), g_color);
+        for (int k = 1; k < in.sh_count; ++k) {
+          const P* c = rest + 3 * (k - 1);
+          g_basis[k] = fma(c[0], g_color.x, fma(c[1], g_color.y, c[2] * g_color.z));
+        }
         share.mean = share.mean + normalize_vjp(view.unit, view.inverse_length,
                                                 sh_basis_vjp(view.unit, in.sh_count, g_basis));
-        for (int k = 0; k < in.sh_count; ++k) {
-          const P channel[3] = {basis[k] * g_color.x, basis[k] * g_color.y, basis[k] * g_color.z};
-          for (int c = 0; c < 3; ++c) (any_color ? channel[c] + P::load(g_sh[k][c]) : channel[c]).store(g_sh[k][c]);
+        g_dc = g_dc + basis[0] * g_color;
+        for (int k = 1; k < in.sh_count; ++k) {
+          P* g_row = g_rest + 3 * (k - 1);
+          g_row[0] = fma(basis[k], g_color.x, g_row[0]);
+          g_row[1] = fma(basis[k], g_color.y, g_row[1]);
+          g_row[2] = fma(basis[k], g_color.z, g_row[2]);
         }
-        any_color = true;
       }
       const auto add = [&](P& total, const P& part) { total = total + select(visible, part, zero); };
       add(sum.mean.x, share.mean.x), add(sum.mean.y, share.mean.y);
@@ -203,11 +243,12 @@ void project_backward(const ProjectInputs<typename P::Scalar>& in, const Project
       add(sum.quat.y, share.quat.y), add(sum.quat.z, share.quat.z);
       add(sum_opacity, g_opacity);
     }
-    T block[11][L];
+    T block[14][L];
     sum.mean.x.store(block[0]), sum.mean.y.store(block[1]), sum.mean.z.store(block[2]);
     sum.scale.x.store(block[3]), sum.scale.y.store(block[4]), sum.scale.z.store(block[5]);
     sum.quat.w.store(block[6]), sum.quat.x.store(block[7]), sum.quat.y.store(block[8]);
     sum.quat.z.store(block[9]), sum_opacity.store(block[10]);
+    g_dc.x.store(block[11]), g_dc.y.store(block[12]), g_dc.z.store(block[13]);
     for (int l = 0; l < count; ++l) {
       const int64_t i = first + l;
       for (int k = 0; k < 3; ++k) g.means[3 * i + k] = block[k][l];
@@ -215,11 +256,9 @@ void project_backward(const ProjectInputs<typename P::Scalar>& in, const Project
       for (int k = 0; k < 4; ++k) g.quats[4 * i + k] = block[6 + k][l];
       g.raw_opacities[i] = block[10][l];
       if (!in.sh_count) continue;
-      for (int c = 0; c < 3; ++c) g.sh_dc[3 * i + c] = any_color ? g_sh[0][c][l] : T(0);
-      T* rest = g.sh_rest + 3 * (in.sh_count - 1) * i;
-      for (int k = 1; k < in.sh_count; ++k)
-        for (int c = 0; c < 3; ++c) *rest++ = any_color ? g_sh[k][c][l] : T(0);
+      for (int c = 0; c < 3; ++c) g.sh_dc[3 * i + c] = block[11 + c][l];
     }
+    store_rows(g_rest, g.sh_rest + first * rest_width, count, rest_width);
   }
 }
 

@@ -11,7 +11,7 @@ inline namespace FGS_ISA {
 template <class P>
 void rasterize_any_tile(const RasterizeInputs<typename P::Scalar>& in, const RasterizeOutputs<typename P::Scalar>& out,
                         int64_t tile, Scratch& scratch) {
-  if (!in.features) return rasterize_tile<P, FeatureCells::kNone>(in, out, tile, scratch);
+  if (!in.channels) return rasterize_tile<P, FeatureCells::kNone>(in, out, tile, scratch);
   if (in.pooled()) return rasterize_tile<P, FeatureCells::kPooled>(in, out, tile, scratch);
   rasterize_tile<P, FeatureCells::kPixels>(in, out, tile, scratch);
 }

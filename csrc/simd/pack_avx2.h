@@ -28,7 +28,16 @@ struct Float8Pack {
   static FGS_HD Float8Pack gather(const float* p, const int32_t* index) {
     return Float8Pack(_mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4));
   }
+  static FGS_HD Float8Pack load_first(const float* p, int count) {  // the other lanes are 0
+    return Float8Pack(_mm256_maskload_ps(p, first_lanes(count)));
+  }
   FGS_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FGS_HD void store_first(float* p, int count) const { _mm256_maskstore_ps(p, first_lanes(count), v); }
+
+ private:
+  static FGS_HD __m256i first_lanes(int count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
 };
 using P = Float8Pack;
 
@@ -79,6 +88,25 @@ FGS_HD float sum(P a) {
   __m128 r = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   r = _mm_add_ps(r, _mm_movehl_ps(r, r));
   return _mm_cvtss_f32(_mm_add_ss(r, _mm_shuffle_ps(r, r, 1)));
+}
+
+// Swaps rows and columns of 8 packs.
+FGS_HD void transpose(P* rows) {
+  __m256 a[8], b[8];
+  for (int k = 0; k < 4; ++k) {
+    a[2 * k] = _mm256_unpacklo_ps(rows[2 * k].v, rows[2 * k + 1].v);
+    a[2 * k + 1] = _mm256_unpackhi_ps(rows[2 * k].v, rows[2 * k + 1].v);
+  }
+  for (int k = 0; k < 2; ++k) {  // b[4 k + c]: columns c and c + 4 of rows 4 k .. 4 k + 3 in the two halves
+    b[4 * k] = _mm256_shuffle_ps(a[4 * k], a[4 * k + 2], 0x44);
+    b[4 * k + 1] = _mm256_shuffle_ps(a[4 * k], a[4 * k + 2], 0xEE);
+    b[4 * k + 2] = _mm256_shuffle_ps(a[4 * k + 1], a[4 * k + 3], 0x44);
+    b[4 * k + 3] = _mm256_shuffle_ps(a[4 * k + 1], a[4 * k + 3], 0xEE);
+  }
+  for (int c = 0; c < 4; ++c) {
+    rows[c].v = _mm256_permute2f128_ps(b[c], b[4 + c], 0x20);
+    rows[4 + c].v = _mm256_permute2f128_ps(b[c], b[4 + c], 0x31);
+  }
 }
 
 // out[k] = sum(rows[k]) for 16 packs: three rounds of pairwise transposing adds on each half.

@@ -28,7 +28,16 @@ struct Float16Pack {
   static FGS_HD Float16Pack gather(const float* p, const int32_t* index) {
     return Float16Pack(_mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4));
   }
+  static FGS_HD Float16Pack load_first(const float* p, int count) {  // the other lanes are 0
+    return Float16Pack(_mm512_maskz_loadu_ps(first_lanes(count), p));
+  }
   FGS_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
+  FGS_HD void store_first(float* p, int count) const { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
+
+ private:
+  static FGS_HD __mmask16 first_lanes(int count) {
+    return static_cast<__mmask16>(count >= 16 ? 0xFFFFu : (1u << count) - 1);
+  }
 };
 using P = Float16Pack;
 
@@ -74,6 +83,32 @@ FGS_HD P log2(P a) {
 FGS_HD uint32_t bits(Mask16 a) { return a.v; }
 FGS_HD bool any(Mask16 a) { return a.v != 0; }
 FGS_HD float sum(P a) { return _mm512_reduce_add_ps(a.v); }
+
+// Swaps rows and columns of 16 packs.
+FGS_HD void transpose(P* rows) {
+  __m512 a[16], b[16];
+  for (int k = 0; k < 8; ++k) {
+    a[2 * k] = _mm512_unpacklo_ps(rows[2 * k].v, rows[2 * k + 1].v);
+    a[2 * k + 1] = _mm512_unpackhi_ps(rows[2 * k].v, rows[2 * k + 1].v);
+  }
+  for (int k = 0; k < 4; ++k) {  // b[4 k + c]: column c + 4 q of rows 4 k .. 4 k + 3 in quarter q
+    const __m512d low0 = _mm512_castps_pd(a[4 * k]), high0 = _mm512_castps_pd(a[4 * k + 1]);
+    const __m512d low1 = _mm512_castps_pd(a[4 * k + 2]), high1 = _mm512_castps_pd(a[4 * k + 3]);
+    b[4 * k] = _mm512_castpd_ps(_mm512_unpacklo_pd(low0, low1));
+    b[4 * k + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low0, low1));
+    b[4 * k + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(high0, high1));
+    b[4 * k + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(high0, high1));
+  }
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even0 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0x88), odd0 = _mm512_shuffle_f32x4(b[c], b[4 + c], 0xDD);
+    const __m512 even1 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0x88);
+    const __m512 odd1 = _mm512_shuffle_f32x4(b[8 + c], b[12 + c], 0xDD);
+    rows[c].v = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    rows[8 + c].v = _mm512_shuffle_f32x4(even0, even1, 0xDD);
+    rows[4 + c].v = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    rows[12 + c].v = _mm512_shuffle_f32x4(odd0, odd1, 0xDD);
+  }
+}
 
 // out[k] = sum(rows[k]) for 16 packs: four rounds of pairwise transposing adds.
 FGS_HD void sum_rows(const P* rows, float* out) {

@@ -34,8 +34,16 @@ struct GenericPack {
     for (int i = 0; i < N; ++i) r.lane[i] = p[index[i]];
     return r;
   }
+  static FGS_HD GenericPack load_first(const S* p, int count) {  // the other lanes are 0
+    GenericPack r;
+    for (int i = 0; i < N; ++i) r.lane[i] = i < count ? p[i] : S(0);
+    return r;
+  }
   FGS_HD void store(S* p) const {
     for (int i = 0; i < N; ++i) p[i] = lane[i];
+  }
+  FGS_HD void store_first(S* p, int count) const {
+    for (int i = 0; i < N && i < count; ++i) p[i] = lane[i];
   }
 };
 
@@ -121,6 +129,17 @@ FGS_HD S sum(const GenericPack<S, N>& a) {
 template <class S, int N>
 FGS_HD void sum_rows(const GenericPack<S, N>* rows, S* out) {
   for (int k = 0; k < 16; ++k) out[k] = sum(rows[k]);
+}
+
+// Swaps rows and columns of `lanes` packs.
+template <class S, int N>
+FGS_HD void transpose(GenericPack<S, N>* rows) {
+  for (int i = 0; i < N; ++i)
+    for (int k = 0; k < i; ++k) {
+      const S spare = rows[i].lane[k];
+      rows[i].lane[k] = rows[k].lane[i];
+      rows[k].lane[i] = spare;
+    }
 }
 
 #undef FGS_LANES

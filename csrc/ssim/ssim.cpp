@@ -1,27 +1,21 @@
+// CPU twin of ssim (formulas: ssim.h): rows in parallel, each filtered along y, then along x. An image row is W C
+// numbers side by side, so a pixel's neighbours are C apart and every loop runs over the whole row.
 #include "ssim.h"
 
 #include <algorithm>
 #include <array>
-#include <cstdint>
+#include <cstring>
+#include <numeric>
+#include <tuple>
 #include <vector>
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
-#define FGS_INLINE inline __attribute__((always_inline))
+#include "../checks.h"
+#include "../simd/kernels.h"
 
 namespace fgs {
 namespace {
 
-using torch::headeronly::ScalarType;
-
-constexpr int kReach = 5;  // of the window, pixels to each side
-constexpr int kTaps = 2 * kReach + 1;
-// exp(-k² / (2 · 1.5²)), k = 0 .. 5, scaled so that the whole window sums to 1
-constexpr double kWindow[] = {0.2660117248617943,  0.21300553771125366,  0.1093606895097,
-                              0.03600077212843082, 0.007598758135239184, 0.0010283800844791099};
-constexpr double kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
-constexpr int64_t kRowsPerThread = 16;
+constexpr int64_t kGrain = 16;  // rows
 
 struct Shape {
   int64_t batch, height, width, channels;
@@ -49,7 +43,7 @@ using Rows = std::array<const T*, kTaps>;
 
 // out[i] = Σ_k window[|k - 5|] rows[k][i]: along y with the rows above and below, along x with one row shifted.
 template <class T>
-FGS_INLINE void blur(const Rows<T>& rows, int64_t n, T* __restrict out) {
+FGS_HD void blur(const Rows<T>& rows, int64_t n, T* __restrict out) {
   const T *r0 = rows[0], *r1 = rows[1], *r2 = rows[2], *r3 = rows[3], *r4 = rows[4], *r5 = rows[5], *r6 = rows[6],
           *r7 = rows[7], *r8 = rows[8], *r9 = rows[9], *r10 = rows[10];
 #pragma GCC ivdep
@@ -62,7 +56,7 @@ FGS_INLINE void blur(const Rows<T>& rows, int64_t n, T* __restrict out) {
 // Filters one image row in both directions: `along_y` takes the eleven rows around it, `padded` is a row with room for
 // the zeros at both ends.
 template <class T>
-FGS_INLINE void blur_both(const Rows<T>& along_y, const Shape& shape, std::vector<T>& padded, T* __restrict out) {
+FGS_HD void blur_both(const Rows<T>& along_y, const Shape& shape, std::vector<T>& padded, T* __restrict out) {
   blur(along_y, shape.row(), padded.data() + kReach * shape.channels);
   Rows<T> along_x;
   for (int k = 0; k < kTaps; ++k) along_x[k] = padded.data() + k * shape.channels;
@@ -71,7 +65,7 @@ FGS_INLINE void blur_both(const Rows<T>& along_y, const Shape& shape, std::vecto
 
 // The rows y - 5 .. y + 5 of an image; those outside are `zeros`.
 template <class T>
-FGS_INLINE Rows<T> rows_around(const T* image, const Shape& shape, int64_t y, const T* zeros) {
+FGS_HD Rows<T> rows_around(const T* image, const Shape& shape, int64_t y, const T* zeros) {
   Rows<T> rows;
   for (int k = 0; k < kTaps; ++k) {
     const int64_t other = y + k - kReach;
@@ -82,7 +76,7 @@ FGS_INLINE Rows<T> rows_around(const T* image, const Shape& shape, int64_t y, co
 
 // Σ values[i] in double, in eight interleaved sums.
 template <class T>
-FGS_INLINE double sum(const T* values, int64_t n) {
+FGS_HD double sum(const T* values, int64_t n) {
   double lanes[8] = {};
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
@@ -94,7 +88,7 @@ FGS_INLINE double sum(const T* values, int64_t n) {
 
 // S of one row into `similarity`, from the filtered rows mx, my, G (x² + y²), G x y; and its three derivatives.
 template <class T>
-FGS_INLINE void similarity_row(const T* __restrict mx, const T* __restrict my, const T* __restrict square,
+FGS_HD void similarity_row(const T* __restrict mx, const T* __restrict my, const T* __restrict square,
                                const T* __restrict cross, int64_t n, T* __restrict similarity, T* __restrict d_mean,
                                T* __restrict d_square, T* __restrict d_cross) {
 #pragma GCC ivdep
@@ -113,7 +107,7 @@ FGS_INLINE void similarity_row(const T* __restrict mx, const T* __restrict my, c
 
 // The rows [begin, end) of the B * H rows of all images.
 template <class T>
-FGS_INLINE void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
+FGS_HD void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
   const Shape& shape = f.shape;
   const int64_t n = shape.row();
   const std::vector<T> zeros(n);
@@ -151,7 +145,7 @@ FGS_INLINE void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
 }
 
 template <class T>
-FGS_INLINE void backward_rows(const Backward<T>& f, int64_t begin, int64_t end) {
+FGS_HD void backward_rows(const Backward<T>& f, int64_t begin, int64_t end) {
   const Shape& shape = f.shape;
   const int64_t n = shape.row();
   const std::vector<T> zeros(n);
@@ -184,81 +178,75 @@ template <class T>
 __attribute__((target("avx2,fma"))) void rows_avx2(const Backward<T>& f, int64_t begin, int64_t end) {
   backward_rows(f, begin, end);
 }
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif
 
 template <class Pass>
 void run(const Pass& pass) {
-  torch::stable::parallel_for(0, pass.shape.batch * pass.shape.height, kRowsPerThread,
-                              [&](int64_t begin, int64_t end) {
+  const int64_t rows = pass.shape.batch * pass.shape.height;
 #if defined(__x86_64__)
-                                if (has_avx2()) return rows_avx2(pass, begin, end);
+  if (std::strcmp(kernels(0.0f).name, "generic") != 0) {  // AVX2 or better
+    torch::stable::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) { rows_avx2(pass, begin, end); });
+    return;
+  }
 #endif
-                                rows_portable(pass, begin, end);
-                              });
+  torch::stable::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) { rows_portable(pass, begin, end); });
 }
 
-Shape checked_shape(const Tensor& image, const Tensor& target) {
-  STD_TORCH_CHECK(image.dim() == 4, "image must be [B, H, W, C], got ", image.dim(), " dimensions");
+Shape shape_of(const Tensor& image) {
+  check_shape(image, "image", {kAny, kAny, kAny, kAny}, "[B, H, W, C]");
   const Shape shape{image.size(0), image.size(1), image.size(2), image.size(3)};
-  STD_TORCH_CHECK(shape.image() > 0, "image must have pixels and channels, got [", shape.batch, ", ", shape.height,
-                  ", ", shape.width, ", ", shape.channels, "]");
-  STD_TORCH_CHECK(target.dim() == 4 && std::ranges::equal(target.sizes(), image.sizes()),
-                  "target must have the shape of image");
-  STD_TORCH_CHECK(target.scalar_type() == image.scalar_type(), "target must have the dtype of image");
+  STD_TORCH_CHECK(shape.image() > 0, "image must have pixels and channels, got ", shape_text(image));
   return shape;
 }
 
-template <class T>
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Shape& shape, const Tensor& image, const Tensor& target) {
-  Tensor mean = torch::stable::new_empty(image, {shape.batch});
+Tensor checked_map(const Tensor& t, const char* name, ScalarType dtype, const Shape& s) {
+  return checked(t, name, dtype, {s.batch, s.height, s.width, s.channels}, "[B, H, W, C]");
+}
+
+using SsimResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+SsimResult ssim_cpu(Tensor image, Tensor target) {
+  const ScalarType dtype = floating_dtype(image, "image");
+  const Shape shape = shape_of(image);
+  image = checked_map(image, "image", dtype, shape), target = checked_map(target, "target", dtype, shape);
+  Tensor mean = torch::stable::empty({shape.batch}, dtype);
   Tensor d_mean = torch::stable::empty_like(image), d_square = torch::stable::empty_like(image),
          d_cross = torch::stable::empty_like(image);
-  std::vector<double> row_sums(shape.batch * shape.height);
-  run(Forward<T>{shape, image.const_data_ptr<T>(), target.const_data_ptr<T>(), d_mean.mutable_data_ptr<T>(),
-                 d_square.mutable_data_ptr<T>(), d_cross.mutable_data_ptr<T>(), row_sums.data()});
-  for (int64_t b = 0; b < shape.batch; ++b) {
-    double total = 0;
-    for (int64_t y = 0; y < shape.height; ++y) total += row_sums[b * shape.height + y];
-    mean.mutable_data_ptr<T>()[b] = T(total / double(shape.image()));
-  }
+  const auto go = [&](auto zero) {
+    using T = decltype(zero);
+    std::vector<double> row_sums(static_cast<size_t>(shape.batch * shape.height));
+    run(Forward<T>{shape, data<T>(image), data<T>(target), mutable_data<T>(d_mean), mutable_data<T>(d_square),
+                   mutable_data<T>(d_cross), row_sums.data()});
+    T* out = mutable_data<T>(mean);
+    const double* row = row_sums.data();
+    for (int64_t b = 0; b < shape.batch; ++b, row += shape.height)
+      out[b] = static_cast<T>(std::accumulate(row, row + shape.height, 0.0) / static_cast<double>(shape.image()));
+  };
+  dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {mean, d_mean, d_square, d_cross};
 }
 
-template <class T>
-Tensor backward(const Shape& shape, const std::array<Tensor, 6>& inputs) {
-  Tensor out = torch::stable::empty_like(inputs[1]);
-  run(Backward<T>{shape, inputs[0].const_data_ptr<T>(), inputs[1].const_data_ptr<T>(), inputs[2].const_data_ptr<T>(),
-                  inputs[3].const_data_ptr<T>(), inputs[4].const_data_ptr<T>(), inputs[5].const_data_ptr<T>(),
-                  out.mutable_data_ptr<T>()});
+Tensor ssim_backward_cpu(Tensor grad, Tensor image, Tensor target, Tensor d_mean, Tensor d_square, Tensor d_cross) {
+  const ScalarType dtype = floating_dtype(image, "image");
+  const Shape shape = shape_of(image);
+  grad = checked(grad, "grad", dtype, {shape.batch}, "[B]");
+  image = checked_map(image, "image", dtype, shape), target = checked_map(target, "target", dtype, shape);
+  d_mean = checked_map(d_mean, "d_mean", dtype, shape), d_square = checked_map(d_square, "d_square", dtype, shape);
+  d_cross = checked_map(d_cross, "d_cross", dtype, shape);
+  Tensor out = torch::stable::empty_like(image);
+  const auto go = [&](auto zero) {
+    using T = decltype(zero);
+    run(Backward<T>{shape, data<T>(grad), data<T>(image), data<T>(target), data<T>(d_mean), data<T>(d_square),
+                    data<T>(d_cross), mutable_data<T>(out)});
+  };
+  dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return out;
 }
 
 }  // namespace
-
-std::tuple<Tensor, Tensor, Tensor, Tensor> ssim(const Tensor& image, const Tensor& target) {
-  const Shape shape = checked_shape(image, target);
-  const Tensor a = torch::stable::contiguous(image), b = torch::stable::contiguous(target);
-  if (image.scalar_type() == ScalarType::Float) return forward<float>(shape, a, b);
-  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Double, "image must be float32 or float64");
-  return forward<double>(shape, a, b);
-}
-
-Tensor ssim_backward(const Tensor& grad, const Tensor& image, const Tensor& target, const Tensor& d_mean,
-                     const Tensor& d_square, const Tensor& d_cross) {
-  const Shape shape = checked_shape(image, target);
-  for (const Tensor* map : {&d_mean, &d_square, &d_cross}) checked_shape(image, *map);
-  STD_TORCH_CHECK(grad.dim() == 1 && grad.size(0) == shape.batch, "grad must be [B] = [", shape.batch, "]");
-  std::array<Tensor, 6> inputs{grad, image, target, d_mean, d_square, d_cross};
-  for (Tensor& input : inputs) input = torch::stable::contiguous(input);
-  if (image.scalar_type() == ScalarType::Float) return backward<float>(shape, inputs);
-  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Double, "image must be float32 or float64");
-  return backward<double>(shape, inputs);
-}
-
 }  // namespace fgs
 
 STABLE_TORCH_LIBRARY_IMPL(feature_gs, CPU, m) {
-  m.impl("ssim", TORCH_BOX(&fgs::ssim));
-  m.impl("ssim_backward", TORCH_BOX(&fgs::ssim_backward));
+  m.impl("ssim", TORCH_BOX(&fgs::ssim_cpu));
+  m.impl("ssim_backward", TORCH_BOX(&fgs::ssim_backward_cpu));
 }

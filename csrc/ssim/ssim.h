@@ -1,4 +1,7 @@
-// Mean structural similarity of two images, and its gradient with respect to the first.
+// ssim: mean structural similarity of two images, and its gradient with respect to the first.
+//
+//   image, target [B, H, W, C], values in [0, 1] -> mean [B]; and for the backward pass d_mean, d_square, d_cross
+//   [B, H, W, C]
 //
 // Window: Gaussian, 11 x 11, sigma 1.5, zero padding. With G the filter and, at every pixel and channel,
 //   mx = G x,  my = G y,  sq = G (x² + y²) - mx² - my²,  cov = G (x y) - mx my
@@ -10,21 +13,17 @@
 //   d_cross  = 2 A1 / (B1 B2)
 // and since G is symmetric, the gradient of the mean of S over the n = H W C values of an image is
 //   dL/dx = dL/dmean / n · (G d_mean + 2 x G d_square + y G d_cross)
+// Both passes are separable filters of a few maps. Rows are independent, and their sums are added in order: the same
+// bits for any number of threads.
 #pragma once
-
-#include <tuple>
-
-#include <torch/csrc/stable/tensor.h>
 
 namespace fgs {
 
-using torch::stable::Tensor;
-
-// image, target: [B, H, W, C], float32 or float64. Returns the mean of S [B], and d_mean, d_square, d_cross [B, H, W, C].
-std::tuple<Tensor, Tensor, Tensor, Tensor> ssim(const Tensor& image, const Tensor& target);
-
-// grad: [B], by the means. Returns dL/dimage [B, H, W, C].
-Tensor ssim_backward(const Tensor& grad, const Tensor& image, const Tensor& target, const Tensor& d_mean,
-                     const Tensor& d_square, const Tensor& d_cross);
+constexpr int kReach = 5;  // of the window, pixels to each side
+constexpr int kTaps = 2 * kReach + 1;
+// exp(-k² / (2 · 1.5²)), k = 0 .. 5, scaled so that the whole window sums to 1
+constexpr double kWindow[] = {0.2660117248617943,  0.21300553771125366,  0.1093606895097,
+                              0.03600077212843082, 0.007598758135239184, 0.0010283800844791099};
+constexpr double kC1 = 0.01 * 0.01, kC2 = 0.03 * 0.03;
 
 }  // namespace fgs
