@@ -96,11 +96,11 @@ ViewDirection<P> view_direction(const Vec3<P>& mean, const Pinhole<P>& camera) {
 // rest: the columns of sh_rest.
 template <class P>
 FGS_HD Vec3<P> sh_color(int count, const Vec3<P>& dc, const P* rest, const P* basis) {
-  const P half(0.5), zero(0.0);
+  const P half(0.5);
   Vec3<P> color = {fma(basis[0], dc.x, half), fma(basis[0], dc.y, half), fma(basis[0], dc.z, half)};
   for (int k = 1; k < count; ++k, rest += 3)
     color = {fma(basis[k], rest[0], color.x), fma(basis[k], rest[1], color.y), fma(basis[k], rest[2], color.z)};
-  return {max(color.x, zero), max(color.y, zero), max(color.z, zero)};
+  return color;
 }
 
 template <class P>
