@@ -1,6 +1,7 @@
 """Builds feature_gs._C, the compiled core. All other metadata is in pyproject.toml.
 
-CUDA sources are built when nvcc and a CUDA torch are both present. FEATURE_GS_CUDA=1 insists (build hosts need no
+CUDA sources are built when nvcc and a CUDA torch are both present. FEATURE_GS_CUDA=1 insists (build hosts
+need no
 GPU), FEATURE_GS_CUDA=0 leaves them out. FEATURE_GS_SANITIZE=1 builds for AddressSanitizer and UBSan.
 """
 
@@ -44,10 +45,16 @@ def extension() -> Extension:
     cuda = use_cuda(cuda_sources)
     cxx = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
     cxx += ["-fno-math-errno", "-fno-trapping-math"]
-    cxx += [flag for path in include_paths() for flag in ("-isystem", path)]  # no warnings from torch's headers
+    cxx += [
+        flag for path in include_paths() for flag in ("-isystem", path)
+    ]  # no warnings from torch's headers
     link: list[str] = []
     if os.environ.get("FEATURE_GS_SANITIZE") == "1":
-        sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+        sanitize = [
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-fno-omit-frame-pointer",
+        ]
         cxx += [*sanitize, "-g", "-O1"]
         link += sanitize
     if not cuda:
@@ -56,7 +63,9 @@ def extension() -> Extension:
         "cxx": [*cxx, "-DFEATURE_GS_CUDA", "-DUSE_CUDA"],
         "nvcc": ["-O3", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DUSE_CUDA"],
     }
-    return CUDAExtension("feature_gs._C", sources + cuda_sources, extra_compile_args=flags, extra_link_args=link)
+    return CUDAExtension(
+        "feature_gs._C", sources + cuda_sources, extra_compile_args=flags, extra_link_args=link
+    )
 
 
 setup(ext_modules=[extension()], cmdclass={"build_ext": BuildExtension})

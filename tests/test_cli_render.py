@@ -14,7 +14,7 @@ from feature_gs.cli.main import main
 from feature_gs.cli.trained import load_trained
 from feature_gs.evaluation.lpips import default_weights
 from feature_gs.gaussians import GaussianModel
-from feature_gs.scenes import Camera
+from feature_gs.scenes import Camera, write_cameras_json
 from feature_gs.training.config import TrainConfig
 
 WIDTH, HEIGHT = 33, 26
@@ -34,10 +34,10 @@ CAMERAS = [orbit_camera(name, 2 * math.pi * index / len(NAMES)) for index, name 
 
 
 def write_cameras(folder: Path, cameras: list[Camera], test_names: set[str]) -> None:
-    entries = [
-        {**camera.to_json(), "split": "test" if camera.name in test_names else "train"} for camera in cameras
-    ]
-    (folder / "cameras.json").write_text(json.dumps(entries))
+    tested = [camera.name in test_names for camera in cameras]
+    train = [camera for camera, test in zip(cameras, tested, strict=True) if not test]
+    test = [camera for camera, test in zip(cameras, tested, strict=True) if test]
+    write_cameras_json(folder / "cameras.json", train, test)
 
 
 def write_scene(folder: Path) -> None:
@@ -243,11 +243,6 @@ def test_impossible_requests(
 ) -> None:
     assert main(["render", "-m", str(model_path), *flags]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_splits_without_a_mark_come_from_the_scene(model_path: Path) -> None:
-    (model_path / "cameras.json").write_text(json.dumps([camera.to_json() for camera in CAMERAS]))
-    assert {camera.name for camera in load_trained(model_path).cameras["test"]} == TEST_NAMES
 
 
 def test_evaluate_enters_the_figures(model_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_it_loads_like_any_colmap_scene(folder: Path, scene: Scene) -> None:
     assert [view.camera.name for view in scene.train] == [f"{i:03d}.png" for i in range(VIEWS)]
     assert scene.messages == []
     assert scene.points.shape == (3000, 3)
-    for view, camera in zip(scene.train, read_cameras_json(folder / "cameras.json"), strict=True):
+    for view, camera in zip(scene.train, read_cameras_json(folder / "cameras.json")["train"], strict=True):
         assert np.allclose(view.camera.cam_from_world, camera.cam_from_world, atol=1e-6)
         assert np.allclose(view.camera.K, camera.K)
         assert view.load().shape == (72, 96, 3)

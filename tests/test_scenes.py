@@ -52,7 +52,9 @@ def test_a_resized_camera_sees_each_point_at_the_scaled_pixel() -> None:
 def test_cameras_json_returns_what_was_written(tmp_path: Path) -> None:
     cameras = [random_camera(0), random_camera(1)]
     write_cameras_json(tmp_path / "new" / "cameras.json", cameras)
-    for camera, read in zip(cameras, read_cameras_json(tmp_path / "new" / "cameras.json"), strict=True):
+    for camera, read in zip(
+        cameras, read_cameras_json(tmp_path / "new" / "cameras.json")["train"], strict=True
+    ):
         assert (read.name, read.width, read.height) == (camera.name, camera.width, camera.height)
         assert torch.equal(read.K, camera.K)
         assert torch.equal(read.cam_from_world, camera.cam_from_world)
@@ -66,12 +68,26 @@ def test_a_damaged_cameras_json_is_a_user_error(tmp_path: Path, text: str) -> No
 
 
 def test_cameras_json_with_a_wrong_shape_or_no_file_is_a_user_error(tmp_path: Path) -> None:
-    entry = random_camera().to_json() | {"K": [[1.0]]}
+    entry = random_camera().to_json() | {"K": [[1.0]], "split": "train"}
     (tmp_path / "cameras.json").write_text(json.dumps([entry]))
     with pytest.raises(UserError, match=r"got K \[1, 1\]"):
         read_cameras_json(tmp_path / "cameras.json")
     with pytest.raises(UserError, match="does not exist"):
         read_cameras_json(tmp_path / "missing.json")
+
+
+def test_cameras_json_keeps_the_split_and_refuses_names_outside_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.json"
+    a, b = random_camera(), random_camera()
+    write_cameras_json(path, [a], [b])
+    read = read_cameras_json(path)
+    assert torch.equal(read["train"][0].K, a.K) and torch.equal(read["test"][0].K, b.K)
+    path.write_text(json.dumps([a.to_json() | {"split": "train", "name": "../a.png"}]))
+    with pytest.raises(UserError, match="leads out"):
+        read_cameras_json(path)
+    path.write_text(json.dumps([a.to_json() | {"split": "test"}]))
+    with pytest.raises(UserError, match="no training camera"):
+        read_cameras_json(path)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""`feature-gs benchmark`: how fast the rasterizer is on this machine, beside its own sgemm rate and plain PyTorch.
+"""`feature-gs benchmark`: the rasterizer's speed beside this machine's own sgemm and plain PyTorch.
 
-    feature-gs benchmark                               a table over Gaussians, resolution, channels and cell
-    feature-gs benchmark -m output/fox                 on a trained scene, seen from its first camera
-    feature-gs benchmark --json benchmark.json
+feature-gs benchmark                               a table over Gaussians, resolution, channels and cell
+feature-gs benchmark -m output/fox                 on a trained scene, seen from its first camera
+feature-gs benchmark --json benchmark.json
 """
 
 import json
@@ -40,7 +40,8 @@ class BenchmarkConfig:
     cells: list[int] = field(default_factory=lambda: [1, 8, 16])
     """Feature cells, pixels."""
     dense: bool = False
-    """Random scenes of 300 faint Gaussians that cover the whole image: the dense limit of the matrix product."""
+    """Random scenes of 300 faint Gaussians that cover the whole image: the dense limit of the matrix
+    product."""
     twin: bool = True
     """Also time the plain-PyTorch twin, on a small scene."""
     repeats: int = 7
@@ -127,7 +128,9 @@ def count_fragments(splats: Splats) -> int:
 def random_splats(count: int, width: int, height: int, dense: bool) -> Splats:
     """A random cloud in front of the camera; `dense`: wide and faint Gaussians that cover every pixel."""
     generator = torch.Generator().manual_seed(0)
-    means = torch.randn(count, 3, generator=generator) * torch.tensor([1.2, 0.9, 0.8]) + torch.tensor([0.0, 0, 4])
+    means = torch.randn(count, 3, generator=generator) * torch.tensor([1.2, 0.9, 0.8]) + torch.tensor(
+        [0.0, 0, 4]
+    )
     size = 1.5 if dense else -3.9
     scales = (torch.randn(count, 3, generator=generator) * (0.05 if dense else 0.5) + size).exp()
     opacities = torch.rand(count, generator=generator) * (0.02 if dense else 0.9) + (0.01 if dense else 0.0)
@@ -148,11 +151,11 @@ def random_splats(count: int, width: int, height: int, dense: bool) -> Splats:
 
 def model_splats(model_path: Path) -> Splats:
     """A trained scene as its first camera sees it."""
-    from feature_gs.cli.trained import open_trained
+    from feature_gs.cli.trained import load_trained
     from feature_gs.scenes import read_cameras_json
 
-    trained = open_trained(model_path)
-    camera = read_cameras_json(model_path / "cameras.json")[0]
+    trained = load_trained(model_path)
+    camera = read_cameras_json(model_path / "cameras.json")["train"][0]
     model = trained.model
     with torch.no_grad():
         return _splats(
@@ -182,7 +185,19 @@ def _splats(
     height: int,
 ) -> Splats:
     means2d, conics, blended, _, depths, radii = ops.project(
-        means, quats, scales, opacities, None, None, pose[None], intrinsics[None], width, height, 0.01, math.inf, False
+        means,
+        quats,
+        scales,
+        opacities,
+        None,
+        None,
+        pose[None],
+        intrinsics[None],
+        width,
+        height,
+        0.01,
+        math.inf,
+        False,
     )
     pairs = list(ops.intersect(means2d, conics, blended, depths, radii, width, height))
     return Splats(name, means2d, conics, blended, colors[None].contiguous(), depths, pairs, width, height)
@@ -249,7 +264,23 @@ def _twin_ms(repeats: int) -> tuple[float, float]:
         )
         out.color.sum().backward()
 
-    return fastest_ms(lambda: once(rasterize), repeats), fastest_ms(lambda: once(rasterize_twin), min(repeats, 3))
+    return fastest_ms(lambda: once(rasterize), repeats), fastest_ms(
+        lambda: once(rasterize_twin), min(repeats, 3)
+    )
+
+
+_HEADER = (
+    f"{'C':>5} {'cell':>4} {'fwd ms':>9} {'bwd ms':>9} {'M fragments/s (per core)':>26} {'of sgemm':>10}"
+)
+
+
+def _line(row: Row) -> str:
+    rates = [row.forward_fragments_per_s / 1e6, row.backward_fragments_per_s / 1e6]
+    rate = f"{rates[0]:.0f} {rates[1]:.0f} ({rates[0] / row.threads:.0f} {rates[1] / row.threads:.0f})"
+    shares = (row.forward_of_sgemm, row.backward_of_sgemm)
+    share = " ".join(f"{100 * s:.0f}%" for s in shares if s is not None)
+    times = f"{row.forward_ms:>9.2f} {row.backward_ms:>9.2f}"
+    return f"{row.channels:>5} {row.cell:>4} {times} {rate:>26} {share:>10}"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -259,8 +290,9 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError("--repeats and --gaussians must be at least 1")
     threads = torch.get_num_threads()
     sgemm = sgemm_rate(config.repeats)
-    print(f"{build_info()['simd']}, {threads} threads, torch {torch.__version__}, sgemm {sgemm / 1e9:.0f} GFLOP/s")
-    print(f"{'scene':<18} {'C':>4} {'cell':>4} {'fwd ms':>8} {'bwd ms':>8} {'M frag/s (per core)':>22} {'of sgemm':>9}")
+    machine = f"{build_info()['simd']}, {threads} threads, torch {torch.__version__}"
+    print(f"{machine}, sgemm {sgemm / 1e9:.0f} GFLOP/s")
+    print(_HEADER)
     rows: list[Row] = []
     if config.model_path is not None:
         scenes = [model_splats(config.model_path)]
@@ -275,22 +307,15 @@ def main(argv: list[str] | None = None) -> int:
             for cell in config.cells if channels else [1]:
                 row = measure(splats, channels, cell, fragments, sgemm, config.repeats)
                 rows.append(row)
-                rates = [row.forward_fragments_per_s / 1e6, row.backward_fragments_per_s / 1e6]
-                rate = f"{rates[0]:.0f} {rates[1]:.0f} ({rates[0] / threads:.0f} {rates[1] / threads:.0f})"
-                shares = (row.forward_of_sgemm, row.backward_of_sgemm)
-                share = " ".join(f"{100 * s:.0f}%" for s in shares if s is not None)
-                print(
-                    f"{'':<18} {channels:>4} {cell:>4} {row.forward_ms:>8.2f} {row.backward_ms:>8.2f} {rate:>22} {share:>9}",
-                    flush=True,
-                )
+                print(_line(row), flush=True)
     report: dict[str, Any] = {"simd": build_info()["simd"], "threads": threads, "sgemm_flops": sgemm}
     report["rows"] = [asdict(row) for row in rows]
     if config.twin:
         compiled, twin = _twin_ms(config.repeats)
         report["twin"] = {"compiled_ms": compiled, "twin_ms": twin}
         print(
-            f"plain PyTorch, 500 Gaussians at 128 x 96, both directions: {twin:.0f} ms; compiled {compiled:.2f} ms"
-            f" ({twin / compiled:.0f} x)"
+            f"plain PyTorch, 500 Gaussians at 128 x 96, both directions: {twin:.0f} ms;"
+            f" compiled {compiled:.2f} ms ({twin / compiled:.0f} x)"
         )
     if config.json is not None:
         with atomic_write(config.json) as path:

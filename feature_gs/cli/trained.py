@@ -1,9 +1,8 @@
 """A model's folder, read: what `render` and `evaluate` start from."""
 
-import json
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -77,7 +76,7 @@ def load_trained(model_path: Path, iteration: int = -1) -> Trained:
     if not model_path.is_dir():
         raise UserError(f"there is no folder {model_path}; -m takes the folder of a trained model.")
     config = TrainConfig.load(model_path / "config.json")
-    cameras = read_splits(model_path / "cameras.json", config)
+    cameras = read_cameras_json(model_path / "cameras.json")
     iteration = find_iteration(model_path, iteration)
     return Trained(
         path=model_path,
@@ -115,34 +114,6 @@ def find_iteration(model_path: Path, iteration: int) -> int:
         listed = ", ".join(map(str, there))
         raise UserError(f"{model_path} has no iteration {iteration}; --iteration can be {listed}.")
     return iteration
-
-
-def read_splits(path: Path, config: TrainConfig) -> dict[str, list[Camera]]:
-    """The cameras of cameras.json by split, sorted by name.
-
-    Each entry's "split" says where it belongs. Where none has one, the scene's folder is asked which are for
-    testing, if the model was trained with --eval.
-
-    Raises:
-        UserError: The file is missing or damaged, a split is unknown, a name leads out of the folder, or
-            there is no training camera.
-    """
-    cameras = read_cameras_json(path)
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    splits = [entry.get("split", "") for entry in entries]
-    if not any(splits):
-        tested = {view.camera.name for view in _scene(config).test} if config.eval else set()
-        splits = ["test" if camera.name in tested else "train" for camera in cameras]
-    result: dict[str, list[Camera]] = {split: [] for split in SPLITS}
-    for camera, split in sorted(zip(cameras, splits, strict=True), key=lambda pair: pair[0].name):
-        if split not in result:
-            raise UserError(f'{path}: "split" of {camera.name} must be train or test, got {split!r}.')
-        if PurePosixPath(camera.name).is_absolute() or ".." in PurePosixPath(camera.name).parts:
-            raise UserError(f"{path}: the image name {camera.name!r} leads out of the folder of images.")
-        result[split].append(camera)
-    if not result["train"]:
-        raise UserError(f"{path} holds no training camera; train the model again.")
-    return result
 
 
 def _scene(config: TrainConfig, source_path: str = "") -> Scene:

@@ -141,9 +141,7 @@ def _rasterize_fake(
         means2d.new_empty(0 if features is None else batch, rows, columns, channels),
         means2d.new_empty(image),
         means2d.new_empty(image, dtype=torch.int32),
-        means2d.new_empty(
-            pair_slots.shape[0] if pooled else 0, (TILE // feature_cell) ** 2 if pooled else 0
-        ),
+        means2d.new_empty(pair_slots.shape[0] if pooled else 0, (TILE // feature_cell) ** 2 if pooled else 0),
     )
 
 

@@ -16,9 +16,11 @@ class RenderOutput:
         color: Colour over the background. [B, H, W, 3]
         alpha: Coverage, 1 - T_final. [B, H, W]
         depth: Expected z, Σ w z / Σ w; 0 where nothing is. [B, H, W]
-        median_depth: z of the Gaussian that takes the transmittance below 0.5; 0 where none does. No gradient.
+        median_depth: z of the Gaussian that takes the transmittance below 0.5; 0 where none does. No
+            gradient.
             [B, H, W]
-        features: Mean feature of each cell over a background of zero, or None. [B, ceil(H/cell), ceil(W/cell), C]
+        features: Mean feature of each cell over a background of zero, or None. [B, ceil(H/cell),
+            ceil(W/cell), C]
         radii: Pixels from the centre out to alpha = 1/255; 0 = not visible. [B, N] int32
         means2d: Projected centres, pixels; call `.retain_grad()` before `backward()` to read their gradient.
             [B, N, 2]
@@ -59,8 +61,10 @@ def rasterize(
 ) -> RenderOutput:
     """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussian Splatting, 2023).
 
-    Features are blended as a matrix product of the blending weights, pooled over cells of pixels, with `features`:
-    any number of channels, at a cost close to colour alone for large cells. A Gaussian with a non-finite parameter
+    Features are blended as a matrix product of the blending weights, pooled over cells of pixels, with
+    `features`:
+    any number of channels, at a cost close to colour alone for large cells. A Gaussian with a non-finite
+    parameter
     is not drawn. The cameras carry no gradient.
 
     Args:
@@ -74,16 +78,19 @@ def rasterize(
         height: Pixels.
         colors: RGB, used as it is. [N, 3]
         sh: Spherical-harmonics coefficients with K in {1, 4, 9, 16}, rgb = max(0.5 + Σ, 0); either one tensor
-            [N, K, 3] or the pair of its first and its other coefficients, which spares a copy. Give `colors` or
+            [N, K, 3] or the pair of its first and its other coefficients, which spares a copy. Give `colors`
+            or
             `sh`, or neither for black.
         features: Any number of channels C >= 1, finite. [N, C]
-        feature_cell: Side of a feature cell in pixels: 1, 2, 4, 8 or 16. The last row and column of cells average
+        feature_cell: Side of a feature cell in pixels: 1, 2, 4, 8 or 16. The last row and column of cells
+            average
             only the pixels inside the image.
         background: Colour behind everything; black when absent. [3]
         antialiased: Lowers opacities by what the 0.3 px² blur adds to a splat's area.
         near: Nearest z drawn.
         far: Farthest z drawn.
-        features_move_geometry: Lets the gradient of `features` reach means, quats, scales and opacities. Off: these
+        features_move_geometry: Lets the gradient of `features` reach means, quats, scales and opacities.
+            Off: these
             get exactly zero from it.
         absgrad: Also provides the sum over pixels of absolute 2D gradients, see `RenderOutput.absgrad`.
 
@@ -94,8 +101,10 @@ def rasterize(
         ValueError: A shape, dtype, device or option is wrong; the message names expected and got.
 
     Example:
-        >>> out = rasterize(torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3), 0.1),
-        ...     torch.tensor([0.9]), torch.eye(4)[None], torch.tensor([[[50.0, 0, 16], [0, 50, 12], [0, 0, 1]]]),
+        >>> out = rasterize(torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3),
+        0.1),
+        ...     torch.tensor([0.9]), torch.eye(4)[None], torch.tensor([[[50.0, 0, 16], [0, 50, 12], [0, 0,
+        1]]]),
         ...     32, 24, colors=torch.ones(1, 3))
         >>> out.color.shape
         torch.Size([1, 24, 32, 3])
@@ -122,7 +131,19 @@ def rasterize(
     sh_dc, sh_rest = _split_sh(sh, count, means)
 
     means2d, conics, blended, sh_colors, depths, radii = ops.project(
-        means, quats, scales, opacities, sh_dc, sh_rest, cam_from_world, K, width, height, near, far, antialiased
+        means,
+        quats,
+        scales,
+        opacities,
+        sh_dc,
+        sh_rest,
+        cam_from_world,
+        K,
+        width,
+        height,
+        near,
+        far,
+        antialiased,
     )
     if colors is not None:
         _check(colors, "colors", (count, 3), means)
@@ -182,7 +203,11 @@ def _split_sh(
         sh = (sh[:, 0], sh[:, 1:])
     sh_dc, sh_rest = sh
     _check(sh_dc, "sh (first coefficient)", (count, 3), like)
-    _check(sh_rest, "sh (other coefficients)", (count, sh_rest.shape[1] if sh_rest.dim() == 3 else -1, 3), like)
+    _check(
+        sh_rest, "sh (other coefficients)", (count, sh_rest.shape[1] if sh_rest.dim() == 3 else -1, 3), like
+    )
     if sh_rest.shape[1] not in (0, 3, 8, 15):
-        raise ValueError(f"sh must have 1, 4, 9 or 16 coefficients (degree 0 to 3), got {sh_rest.shape[1] + 1}")
+        raise ValueError(
+            f"sh must have 1, 4, 9 or 16 coefficients (degree 0 to 3), got {sh_rest.shape[1] + 1}"
+        )
     return sh_dc, sh_rest

@@ -1,8 +1,9 @@
 """One pinhole camera: intrinsics, pose, and its JSON form."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -71,22 +72,42 @@ class Camera:
         return Camera(str(entry["name"]), int(entry["width"]), int(entry["height"]), K, cam_from_world)
 
 
-def write_cameras_json(path: Path, cameras: list[Camera]) -> None:
-    """Writes the cameras as a JSON list, all that rendering needs besides a model."""
+def write_cameras_json(path: Path, train: list[Camera], test: Sequence[Camera] = ()) -> None:
+    """Writes the cameras and which of them are for testing: all that rendering needs besides a model.
+
+    Args:
+        path: The file.
+        train: Cameras that were trained on.
+        test: Cameras kept for testing.
+    """
+    entries = [{**camera.to_json(), "split": "train"} for camera in train]
+    entries += [{**camera.to_json(), "split": "test"} for camera in test]
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps([camera.to_json() for camera in cameras], indent=1), encoding="utf-8")
+        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
 
 
-def read_cameras_json(path: Path) -> list[Camera]:
+def read_cameras_json(path: Path) -> dict[str, list[Camera]]:
     """Reads what `write_cameras_json` wrote.
 
+    Returns:
+        The cameras of "train" and of "test", each sorted by name.
+
     Raises:
-        UserError: If the file is missing, is not JSON, or an entry is not a camera.
+        UserError: If the file is missing, is not JSON, an entry is not a camera, a name leads out of the
+            folder
+            of images, or there is no training camera.
     """
+    cameras: dict[str, list[Camera]] = {"train": [], "test": []}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        return [Camera.from_json(entry) for entry in entries]
+        for entry in json.loads(path.read_text(encoding="utf-8")):
+            cameras[entry["split"]].append(Camera.from_json(entry))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; training writes it: is this a model's folder?") from None
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not a list of cameras ({type(error).__name__}: {error})") from None
+    for camera in (*cameras["train"], *cameras["test"]):
+        if PurePosixPath(camera.name).is_absolute() or ".." in PurePosixPath(camera.name).parts:
+            raise UserError(f"{path}: the image name {camera.name!r} leads out of the folder of images.")
+    if not cameras["train"]:
+        raise UserError(f"{path} holds no training camera; train the model again.")
+    return {split: sorted(views, key=lambda camera: camera.name) for split, views in cameras.items()}

@@ -52,7 +52,8 @@ def train(config: TrainConfig) -> Path:
     config, schedule = filled_in(config)
     trainer = Trainer(config, schedule, scene, folder, checkpoint)
     config.save(folder / "config.json")
-    write_cameras_json(folder / "cameras.json", [view.camera for view in (*scene.train, *scene.test)])
+    train, test = ([view.camera for view in views] for views in (scene.train, scene.test))
+    write_cameras_json(folder / "cameras.json", train, test)
     if not config.quiet:
         _introduce(scene, trainer)
     trainer.run()
