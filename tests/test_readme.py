@@ -1,0 +1,111 @@
+"""What the README tells people to type works, in its order, on a small scene."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from feature_gs.cli import main as cli
+from feature_gs.scenes.procedural import write_demo_scene
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+# Commands that are run elsewhere, and where.
+ELSEWHERE = {
+    "make demo": "tests/test_demo.py runs what it calls",
+    "make test": "this run",
+    "make install": "make test begins with it",
+    "source .venv/bin/activate": "the next commands are called as it would find them",
+    "pip install -c constraints.txt torch numpy setuptools pybind11 ninja": "the second step of make install",
+    "pip install -c constraints.txt --no-build-isolation -e .": "the third step of make install",
+}
+# What makes a command short enough for a test.
+SHORTER = {
+    "python train.py": "--iterations 40 --checkpoint_iterations 20",
+    "feature-gs benchmark": "--gaussians 500 --width 64 --height 48 --channels 0 8 --cells 8 --repeats 1",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+def run(command: str) -> int:
+    """Runs `python FILE ...` or `feature-gs ...` in this process; returns the exit code."""
+    program, *arguments = shlex.split(command)
+    if program == "feature-gs":
+        return _code(lambda: cli.main(arguments))
+    assert program == "python", f"no test runs {command!r}"
+    sys.argv = [str(ROOT / arguments[0]), *arguments[1:]]
+    return _code(lambda: runpy.run_path(sys.argv[0], run_name="__main__"))
+
+
+def _code(call: Callable[[], object]) -> int:
+    try:
+        return int(cast(int, call() or 0))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_every_command_is_run_somewhere() -> None:
+    here = [command for command in commands() if re.match(r"(python|feature-gs) ", command)]
+    assert set(commands()) - set(here) == set(ELSEWHERE)
+    assert {" ".join(command.split()[:2]) for command in here} >= set(SHORTER)
+
+
+def test_make_installs_as_the_readme_does() -> None:
+    steps = subprocess.run(
+        ["make", "-B", "-n", "install"], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    installed = [set(shlex.split(match)) for match in re.findall(r"-m pip install (.*?);? *\}", steps.stdout)]
+    for command in commands():
+        if command.startswith("pip install"):
+            wanted = {".[dev]" if word == "." else word for word in shlex.split(command)[2:]}
+            assert any(wanted <= words for words in installed), f"make install does not run {command!r}"
+
+
+def test_the_commands_work_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    write_demo_scene(tmp_path / "data" / "garden", views=10, width=64, height=48)
+    for command in commands():
+        if command in ELSEWHERE:
+            continue
+        name = " ".join(command.split()[:2])
+        assert run(f"{command} {SHORTER.get(name, '')}") == 0, command
+    written = {
+        path.relative_to(tmp_path / "output").as_posix() for path in (tmp_path / "output").rglob("*.*")
+    }
+    assert "garden/point_cloud/iteration_40/point_cloud.ply" in written
+    assert {
+        "garden/results.json",
+        "garden/per_view.json",
+        "half/results.json",
+        "mcmc/results.json",
+    } <= written
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    height, width = 96, 128
+    shapes = ([1, height, width, 3], [1, height, width], [1, height // 16, width // 16, 384])
+    assert capsys.readouterr().out.split("\n")[0] == " ".join(f"torch.Size({shape})" for shape in shapes)
+
+
+def test_the_files_it_points_to_are_there() -> None:
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).is_file(), f"{page.name} points to {target}"
