@@ -19,7 +19,7 @@ MIN_COMPENSATION = 0.005  # floor of the antialiasing factor
 TILE = 16  # pixels along a tile's side
 
 _MAX_RADIUS = 1_000_000
-_ALPHAS_PER_CHUNK = 1_000_000  # bounds the memory of rasterize_reference
+_ALPHAS_PER_CHUNK = 250_000  # bounds the memory of rasterize_reference
 
 
 def sh_basis(directions: Tensor, bands: int) -> Tensor:
@@ -168,7 +168,7 @@ def project_reference(
         antialiased: Scale opacities by max(sqrt(det(cov2d - 0.3 I) / det(cov2d)), 0.005).
 
     Returns:
-        means2d [B, N, 2], conics xx xy yy [B, N, 3], opacities [B, N], colors [B, N, 3] ([B, 0, 3] without sh_dc),
+        means2d [B, N, 2], conics xx xy yy [B, N, 3], opacities [B, N], colors [B, N, 3] ([B, 0, 3] if none),
         depths [B, N], radii [B, N] int32 (pixels, rounded up; 0 = not visible).
     """
     batch, count = cam_from_world.shape[0], means.shape[0]
@@ -344,13 +344,17 @@ def intersect_reference(
     height: int,
 ) -> Tensor:
     """Whether Gaussians reach alpha >= 1/255 at a pixel of a 16 x 16 tile. [B, tiles_y, tiles_x, N] bool."""
-    pixels = pixel_centres(width, height, means2d)
-    views = []
-    for b in range(means2d.shape[0]):
-        alphas = pixel_alphas(means2d[b], conics[b], opacities[b], pixels)
-        seen = ((alphas >= MIN_ALPHA) & (radii[b] > 0)).unflatten(0, (height, width)).float()
-        views.append(_pool_cells(seen, TILE) > 0)
-    return torch.stack(views)
+    pixels = pixel_centres(width, height, means2d).unflatten(0, (height, width))
+    seen = torch.stack(
+        [
+            (pixel_alphas(means2d[b], conics[b], opacities[b], tile.flatten(0, 1)) >= MIN_ALPHA).any(dim=0)
+            for b in range(means2d.shape[0])
+            for row in pixels.split(TILE, dim=0)
+            for tile in row.split(TILE, dim=1)
+        ]
+    )
+    tiles_y, tiles_x = -(-height // TILE), -(-width // TILE)
+    return seen.unflatten(0, (-1, tiles_y, tiles_x)) & (radii > 0)[:, None, None, :]
 
 
 def ssim_reference(image: Tensor, target: Tensor) -> Tensor:
