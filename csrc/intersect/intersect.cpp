@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../checks.h"
@@ -17,6 +18,7 @@ namespace fgs {
 namespace {
 
 constexpr int64_t kChunk = 2048;  // splats
+constexpr int64_t kSegments = 8;  // of a depth order
 
 // Runs work(0), work(1), ... on all threads; each takes the next job when it is free.
 template <class Work>
@@ -130,30 +132,47 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
 
   Tensor slot_tiles = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* tile_of = mutable_data<int32_t>(slot_tiles);
-  Tensor tile_offsets = torch::stable::empty({all_tiles + 1}, ScalarType::Long);
-  int64_t* tile_start = mutable_data<int64_t>(tile_offsets);
-  std::fill(tile_start, tile_start + all_tiles + 1, 0);
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+  share_work(chunks, [&](int64_t chunk) {
     const std::vector<int32_t>& list = chunk_tiles[static_cast<size_t>(chunk)];
     std::copy(list.begin(), list.end(), tile_of + offsets[chunk * kChunk]);
-    for (const int32_t tile : list) ++tile_start[tile + 1];
+  });
+
+  // A stable counting sort by tile: each camera's depth order is cut into segments with a cursor per tile each.
+  const auto for_each_pair = [&](int64_t job, const auto& visit) {
+    const std::vector<int32_t>& order = orders[static_cast<size_t>(job / kSegments)];
+    const size_t segment = static_cast<size_t>(job % kSegments);
+    const size_t begin = order.size() * segment / kSegments, end = order.size() * (segment + 1) / kSegments;
+    for (size_t k = begin; k < end; ++k)
+      for (int64_t slot = offsets[order[k]]; slot < offsets[order[k] + 1]; ++slot) visit(order[k], slot);
+  };
+  std::vector<int64_t> cursors(static_cast<size_t>(cameras * kSegments * tiles));
+  const auto cursor = [&](int64_t job, int64_t tile) -> int64_t& {
+    return cursors[static_cast<size_t>((job - job / kSegments) * tiles + tile)];  // tile counts all cameras' tiles
+  };
+  share_work(cameras * kSegments, [&](int64_t job) {
+    for_each_pair(job, [&](int32_t, int64_t slot) { ++cursor(job, tile_of[slot]); });
+  });
+  Tensor tile_offsets = torch::stable::empty({all_tiles + 1}, ScalarType::Long);
+  int64_t* tile_start = mutable_data<int64_t>(tile_offsets);
+  int64_t placed = 0;
+  for (int64_t tile = 0; tile < all_tiles; ++tile) {
+    tile_start[tile] = placed;
+    for (int64_t segment = 0; segment < kSegments; ++segment)
+      placed += std::exchange(cursor(tile / tiles * kSegments + segment, tile), placed);
   }
-  std::inclusive_scan(tile_start, tile_start + all_tiles + 1, tile_start);
+  tile_start[all_tiles] = placed;
 
   Tensor pair_gaussians = torch::stable::empty({pairs}, ScalarType::Int);
   Tensor pair_slots = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* gaussian_of = mutable_data<int32_t>(pair_gaussians);
   int32_t* slot_of = mutable_data<int32_t>(pair_slots);
-  std::vector<int64_t> cursor(tile_start, tile_start + all_tiles);
-  for (const auto& order : orders) {
-    for (const int32_t i : order) {
-      for (int64_t slot = offsets[i]; slot < offsets[i + 1]; ++slot) {
-        const int64_t at = cursor[static_cast<size_t>(tile_of[slot])]++;
-        gaussian_of[at] = i;
-        slot_of[at] = static_cast<int32_t>(slot);
-      }
-    }
-  }
+  share_work(cameras * kSegments, [&](int64_t job) {
+    for_each_pair(job, [&](int32_t i, int64_t slot) {
+      const int64_t at = cursor(job, tile_of[slot])++;
+      gaussian_of[at] = i;
+      slot_of[at] = static_cast<int32_t>(slot);
+    });
+  });
   return {std::move(tile_offsets), std::move(pair_gaussians), std::move(pair_slots), std::move(slot_tiles),
           std::move(gaussian_offsets)};
 }
