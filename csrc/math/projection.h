@@ -29,15 +29,10 @@ struct Cov2 {
   T xx, xy, yy;
 };
 
+// The symmetric inverse, given the determinant.
 template <class T>
-FGS_HD T determinant(const Cov2<T>& c) {
-  return c.xx * c.yy - c.xy * c.xy;
-}
-
-// The symmetric inverse; also turns a conic into its covariance.
-template <class T>
-FGS_HD Cov2<T> inverse(const Cov2<T>& c) {
-  const T s = T(1) / determinant(c);
+FGS_HD Cov2<T> inverse(const Cov2<T>& c, const T& det) {
+  const T s = T(1) / det;
   return {s * c.yy, -(s * c.xy), s * c.xx};
 }
 
@@ -61,6 +56,7 @@ struct Projected {
   Vec3<T> a0, a1;      // the rows of J R Q S
   Cov2<T> sharp;       // the covariance before the blur
   Cov2<T> cov;
+  T sharp_det, det;    // of sharp and of cov
 };
 
 template <class T>
@@ -83,6 +79,9 @@ FGS_HD Projected<T> project(const Vec3<T>& mean, const Quat<T>& quat, const Vec3
   r.a1 = (camera.fy * r.inverse_z) * (r.scaled.row1 - r.slope_y * r.scaled.row2);
   r.sharp = {dot(r.a0, r.a0), dot(r.a0, r.a1), dot(r.a1, r.a1)};
   r.cov = {r.sharp.xx + T(kBlur), r.sharp.xy, r.sharp.yy + T(kBlur)};
+  const Vec3<T> area = cross(r.a0, r.a1);  // xx yy - xy² would cancel for long thin splats
+  r.sharp_det = dot(area, area);
+  r.det = fma(T(kBlur), r.sharp.xx + r.cov.yy, r.sharp_det);
   return r;
 }
 
@@ -126,16 +125,14 @@ FGS_HD GaussianGrad<T> project_vjp(const Quat<T>& quat, const Vec3<T>& scale, co
 // Antialiasing: the blur widens a splat by sqrt(det cov / det sharp), so its opacity is lowered by the inverse.
 template <class T>
 FGS_HD T compensation(const Projected<T>& r) {
-  return max(sqrt(max(determinant(r.sharp) / determinant(r.cov), T(0))), T(kMinCompensation));
+  return max(sqrt(r.sharp_det / r.det), T(kMinCompensation));
 }
 
 // dL/dcov of compensation(), given g = dL/dcompensation; zero at the floor.
 template <class T>
 FGS_HD Cov2<T> compensation_vjp(const Projected<T>& r, const T& value, const T& g) {
-  const T det = determinant(r.cov);
-  const T ratio = determinant(r.sharp) / det;
   const T g_ratio = select(value > T(kMinCompensation), T(0.5) * g / value, T(0));
-  const T g_sharp = g_ratio / det, g_det = -(g_ratio * ratio / det);
+  const T g_sharp = g_ratio / r.det, g_det = -(g_sharp * r.sharp_det / r.det);
   return {g_sharp * r.sharp.yy + g_det * r.cov.yy, T(-2) * r.cov.xy * (g_sharp + g_det),
           g_sharp * r.sharp.xx + g_det * r.cov.xx};
 }

@@ -31,6 +31,11 @@ FGS_HD T dot(const Vec3<T>& a, const Vec3<T>& b) {
   return fma(a.x, b.x, fma(a.y, b.y, a.z * b.z));
 }
 
+template <class T>
+FGS_HD Vec3<T> cross(const Vec3<T>& a, const Vec3<T>& b) {
+  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
+}
+
 // Row-major: row0 is the first row.
 template <class T>
 struct Mat3 {

@@ -126,8 +126,7 @@ void project_forward(const ProjectInputs<typename P::Scalar>& in, const ProjectO
       const Projected<P> r = project(mean, quat, column.vec3(in.scales), camera);
       const P x = fma(camera.fx, r.p.x * r.inverse_z, camera.cx), y = fma(camera.fy, r.p.y * r.inverse_z, camera.cy);
       const P blended = in.antialiased ? opacity * compensation(r) : opacity;
-      const P det = determinant(r.cov);
-      const Cov2<P> conic = inverse(r.cov);
+      const Cov2<P> conic = inverse(r.cov, r.det);
       const P reach = ellipse_reach(max(blended, P(kMinAlpha)));
       const P half_width = sqrt(reach * r.cov.xx), half_height = sqrt(reach * r.cov.yy);
       Vec3<P> color = {zero, zero, zero};
@@ -139,7 +138,7 @@ void project_forward(const ProjectInputs<typename P::Scalar>& in, const ProjectO
       }
       const P size = abs(x) + abs(y) + half_width + half_height + abs(conic.xx) + abs(conic.xy) + abs(conic.yy) +
                      abs(color.x) + abs(color.y) + abs(color.z);
-      const auto visible = in_front & (det > zero) & (blended >= P(kMinAlpha)) & (size < huge) &
+      const auto visible = in_front & (r.det > zero) & (blended >= P(kMinAlpha)) & (size < huge) &
                            (x + half_width > zero) & (x - half_width < width) & (y + half_height > zero) &
                            (y - half_height < height);
       seen = bits(visible);
@@ -198,7 +197,7 @@ void project_backward(const ProjectInputs<typename P::Scalar>& in, const Project
                             column(in.quats, 4, 3)};
       const Projected<P> r = project(mean, quat, scale, camera);
       const Cov2<P> g_conic = {at(g.conics, 3, 0), at(g.conics, 3, 1), at(g.conics, 3, 2)};
-      Cov2<P> g_cov = inverse_vjp(inverse(r.cov), g_conic);
+      Cov2<P> g_cov = inverse_vjp(inverse(r.cov, r.det), g_conic);
       P g_opacity = at(g.opacities, 1, 0);
       if (in.antialiased) {
         const P factor = compensation(r);
