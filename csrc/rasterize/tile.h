@@ -32,8 +32,14 @@ struct Tile {
   void gather(const RasterizeInputs<T>& in, Scratch& scratch) {
     T* r = scratch.take<T>(static_cast<int64_t>(count) * kRecord);
     records = r;
+    constexpr int kAhead = 12;  // records come from all over memory: ask for them early
+    const auto record = [&](int i) {
+      return in.records + static_cast<int64_t>(in.pair_gaussians[first_pair + i]) * kRecord;
+    };
+    for (int i = 0; i < count && i < kAhead; ++i) __builtin_prefetch(record(i));
     for (int i = 0; i < count; ++i, r += kRecord) {
-      const T* from = in.records + static_cast<int64_t>(in.pair_gaussians[first_pair + i]) * kRecord;
+      if (i + kAhead < count) __builtin_prefetch(record(i + kAhead));
+      const T* from = record(i);
       for (int k = 0; k < kRecord; ++k) r[k] = from[k];
       r[0] -= static_cast<T>(x0), r[1] -= static_cast<T>(y0);
     }
