@@ -11,8 +11,8 @@ _KEEP = 1 << 30  # bytes at the top of the heap
 def keep_freed_memory() -> None:
     """Tells glibc's allocator not to hand freed memory back to the system at every step.
 
-    Gradients of some megabytes are allocated and freed each step. By default each of them is fresh memory from the
-    system, whose pages are cleared one by one at first touch. Does nothing where there is no glibc.
+    Gradients of some megabytes are allocated and freed each step. By default each of them is fresh memory
+    from the system, whose pages are cleared one by one at first touch. Does nothing where there is no glibc.
     """
     if not sys.platform.startswith("linux"):
         return

@@ -60,13 +60,7 @@ class Trainer:
         self.seconds = 0.0
         strategy = _STRATEGIES[config.strategy]
         if checkpoint is None:
-            self.model = GaussianModel.from_points(
-                scene.points,
-                scene.point_colors,
-                config.sh_degree,
-                opacity=strategy.first_opacity,
-                scale=strategy.first_scale,
-            )
+            self.model = GaussianModel.from_points(scene.points, scene.point_colors, config.sh_degree)
         else:
             self.model = checkpoint.restore_model()
         self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent))

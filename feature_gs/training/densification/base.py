@@ -24,8 +24,6 @@ class Strategy(ABC):
         generator: The source of all chance; its state is part of a checkpoint.
     """
 
-    first_opacity = 0.1
-    first_scale = 1.0
     absgrad = False
 
     def __init__(
