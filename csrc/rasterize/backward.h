@@ -286,7 +286,7 @@ void sum_pooled_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
                               const RasterizeGrads<typename P::Scalar>& g, typename P::Scalar* out, int64_t begin,
                               int64_t end, Scratch& scratch) {
   using T = typename P::Scalar;
-  constexpr int V = 8;
+  constexpr int V = P::lanes == 16 ? 24 : 8;
   const int cells = in.cells_per_tile(), across = kTile / in.cell;
   const int64_t tiles_x = in.tiles_x(), tiles = tiles_x * in.tiles_y();
   for (int64_t n = begin; n < end; ++n) {
@@ -322,6 +322,8 @@ void sum_pooled_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
       c += W * P::lanes;
     };
     while (c + V * P::lanes <= in.channels) columns(std::integral_constant<int, V>{});
+    if constexpr (V >= 6)
+      while (c + V / 3 * P::lanes <= in.channels) columns(std::integral_constant<int, V / 3>{});
     while (c + P::lanes <= in.channels) columns(std::integral_constant<int, 1>{});
     for (; c < in.channels; ++c) {
       T total = 0;

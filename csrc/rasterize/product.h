@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../math/host_device.h"
 
@@ -25,20 +26,27 @@ FGS_HD void multiply_add(const typename P::Scalar* a, int64_t a_step, int64_t a_
   }
 }
 
-// out[r * out_stride + c] = scale[r] Σ_k a[k * R + r] rows(k)[c] for r < R and all channels c: few rows, many channels,
-// the rows of b read where they lie.
+// out(r)[c] = Σ_k a[k * R + r] rows(k)[c] for r < R and all channels c: few rows, many channels, the rows of b read
+// where they lie. Rows whose out(r) is null are left out.
 template <class P, int R, class Rows, class Out>
 void multiply_rows(const typename P::Scalar* a, int count, const Rows& rows, int64_t channels, const Out& out) {
   using T = typename P::Scalar;
-  constexpr int V = R == 1 ? 8 : R == 4 ? 2 : 1;
-  constexpr int M = R < 8 ? R : 8;
+  // As many accumulators as the registers hold, so that each row of b passes through the caches once or twice.
+  constexpr int kRegisters = P::lanes == 16 ? 24 : 8;
+  constexpr int M = R < kRegisters ? R : kRegisters;
+  constexpr int V = kRegisters / M;
   int64_t c = 0;
   const auto columns = [&]<int W>(std::integral_constant<int, W>) {
     for (int r = 0; r < R; r += M) {
       P sum[M][W];
       for (auto& line : sum)
         for (auto& s : line) s = P(0.0);
-      multiply_add<P, M, W>(a + r, R, 1, count, [&](int k) { return rows(k) + c; }, sum);
+      const auto row = [&](int k) {
+        if (k + 1 < count)
+          for (int v = 0; v < W; ++v) __builtin_prefetch(rows(k + 1) + c + v * P::lanes);
+        return rows(k) + c;
+      };
+      multiply_add<P, M, W>(a + r, R, 1, count, row, sum);
       for (int m = 0; m < M; ++m)
         for (int v = 0; v < W; ++v)
           if (T* to = out(r + m)) sum[m][v].store(to + c + v * P::lanes);
@@ -46,6 +54,8 @@ void multiply_rows(const typename P::Scalar* a, int count, const Rows& rows, int
     c += W * P::lanes;
   };
   while (c + V * P::lanes <= channels) columns(std::integral_constant<int, V>{});
+  if constexpr (V >= 6)
+    while (c + V / 3 * P::lanes <= channels) columns(std::integral_constant<int, V / 3>{});
   while (c + P::lanes <= channels) columns(std::integral_constant<int, 1>{});
   for (; c < channels; ++c) {
     T sum[R] = {};
