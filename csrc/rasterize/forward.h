@@ -26,10 +26,10 @@ struct BlockState {
   }
 };
 
-// Blends the listed splats into the block. on_weights(k, w) is told the k-th one's 16 weights, if any is not zero.
-// Returns how many of the list were looked at before every pixel was opaque.
+// Blends the listed splats into the block until every pixel is opaque. on_weights(i, w) is told splat i's 16 weights,
+// if any is not zero.
 template <class P, class OnWeights>
-FGS_HD int blend_block(const Tile<typename P::Scalar>& tile, const BlockPixels<P>& pixels, const int32_t* list,
+FGS_HD void blend_block(const Tile<typename P::Scalar>& tile, const BlockPixels<P>& pixels, const int32_t* list,
                        int count, BlockState<P>& s, const OnWeights& on_weights) {
   using T = typename P::Scalar;
   constexpr int H = BlockState<P>::kPacks;
@@ -62,10 +62,9 @@ FGS_HD int blend_block(const Tile<typename P::Scalar>& tile, const BlockPixels<P
       some_alive |= any(alive[h]);
       some_blended |= any(blended);
     }
-    if (some_blended) on_weights(k, w);
-    if (!some_alive) return k + 1;
+    if (some_blended) on_weights(list[k], w);
+    if (!some_alive) return;
   }
-  return count;
 }
 
 template <class P>
@@ -102,33 +101,53 @@ void write_block(const RasterizeInputs<typename P::Scalar>& in, const RasterizeO
   }
 }
 
-// Weights summed over whole blocks: 16 splats' packs are gathered, then reduced together.
+// The weights of each splat summed over a cell of one or more whole blocks. They are added up pack by pack, and the
+// lanes of 16 splats are summed together when the cell is done.
 template <class P>
-class PooledWeights {
+class CellWeights {
   using T = typename P::Scalar;
 
  public:
-  PooledWeights(T* weights, int cells) : weights_(weights), cells_(cells) {}
-  FGS_HD void add(int splat, int cell, const P* w) {
+  // `weights` [count, cells] is written; room is taken for a pack per splat.
+  CellWeights(T* weights, int cells, int count, bool one_block, Scratch& scratch)
+      : weights_(weights), cells_(cells), count_(count), one_block_(one_block) {
+    const int64_t whole = (count + 15) / 16 * 16;
+    sums_ = scratch.take<T>(whole * P::lanes);
+    splats_ = scratch.take<int32_t>(whole);
+    for (int64_t k = 0; k < static_cast<int64_t>(count) * cells; ++k) weights[k] = T(0);
+    for (int k = 0; k < count; ++k) splats_[k] = k;
+  }
+  void begin() {
+    rows_ = one_block_ ? 0 : count_;
+    for (int k = 0; k < rows_; ++k) P(0.0).store(sums_ + k * P::lanes);
+  }
+  FGS_HD void add(int splat, const P* w) {
     P total = w[0];
     for (int h = 1; h < BlockPixels<P>::kPacks; ++h) total = total + w[h];
-    rows_[filled_] = total;
-    place_[filled_] = static_cast<int64_t>(splat) * cells_ + cell;
-    if (++filled_ == 16) flush();
+    if (one_block_) {
+      splats_[rows_] = splat;
+      total.store(sums_ + rows_++ * P::lanes);
+    } else {
+      T* sum = sums_ + splat * P::lanes;
+      (P::load(sum) + total).store(sum);
+    }
   }
-  void flush() {
-    for (int k = filled_; k < 16; ++k) rows_[k] = P(0.0);
-    T total[16];
-    sum_rows(rows_, total);
-    for (int k = 0; k < filled_; ++k) weights_[place_[k]] += total[k];
-    filled_ = 0;
+  void finish(int cell) {
+    for (int first = 0; first < rows_; first += 16) {
+      P pack[16];
+      T total[16];
+      for (int k = 0; k < 16; ++k) pack[k] = first + k < rows_ ? P::load(sums_ + (first + k) * P::lanes) : P(0.0);
+      sum_rows(pack, total);
+      for (int k = 0; k < 16 && first + k < rows_; ++k)
+        weights_[static_cast<int64_t>(splats_[first + k]) * cells_ + cell] = total[k];
+    }
   }
 
  private:
-  T* weights_;
-  int cells_, filled_ = 0;
-  P rows_[16];
-  int64_t place_[16];
+  T *weights_, *sums_;
+  int32_t* splats_;
+  int cells_, count_, rows_ = 0;
+  bool one_block_;  // then rows follow the order of add(), otherwise there is one per splat
 };
 
 // Features of a tile from pooled weights [count, R]: rows of F straight from the splats' features.
@@ -265,48 +284,48 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
   int counts[kBlocks] = {};
   for_each_block<P>(tile, [&](int block, int i) { lists[static_cast<int64_t>(block) * tile.count + counts[block]++] = i; });
 
-  const int cells = kCells == FeatureCells::kPooled ? in.cells_per_tile() : 0;
-  T* pooled = scratch.take<T>(static_cast<int64_t>(tile.count) * cells);
-  for (int64_t k = 0; k < static_cast<int64_t>(tile.count) * cells; ++k) pooled[k] = T(0);
-  PooledWeights<P> pool(pooled, cells);
-  BlockWeights<T> block_weights[kBlocks] = {};
-  const int rows_per_block = kBlockPixels / (in.cell * in.cell);
-
-  for (int block = 0; block < kBlocks; ++block) {
-    if (!tile.block_width(block) || !tile.block_height(block)) continue;
-    const int32_t* list = lists + static_cast<int64_t>(block) * tile.count;
-    const BlockPixels<P> pixels(tile, block);
+  const auto blend = [&](int block, const auto& on_weights) {
+    if (!tile.block_width(block) || !tile.block_height(block)) return;
     BlockState<P> state;
-    if constexpr (kCells == FeatureCells::kNone) {
-      blend_block(tile, pixels, list, counts[block], state, [](int, const P*) {});
-    } else if constexpr (kCells == FeatureCells::kPooled) {
-      const int cell = cell_of_block(block, in.cell);
-      blend_block(tile, pixels, list, counts[block], state, [&](int k, const P* w) { pool.add(list[k], cell, w); });
-    } else {
-      BlockWeights<T>& kept = block_weights[block];
-      kept.weights = scratch.take<T>(static_cast<int64_t>(counts[block]) * rows_per_block);
-      kept.splats = scratch.take<int32_t>(counts[block]);
-      T scale[4];
-      pair_scales(tile, block, scale);
-      blend_block(tile, pixels, list, counts[block], state, [&](int k, const P* w) {
-        T each[kBlockPixels];
-        T* to = kept.weights + static_cast<int64_t>(kept.count) * rows_per_block;
-        for (int h = 0; h < BlockPixels<P>::kPacks; ++h) w[h].store((in.cell == 1 ? to : each) + h * P::lanes);
-        if (in.cell == 2) pool_pairs(each, scale, to);
-        kept.splats[kept.count++] = list[k];
-      });
-    }
+    blend_block(tile, BlockPixels<P>(tile, block), lists + static_cast<int64_t>(block) * tile.count, counts[block],
+                state, on_weights);
     write_block(in, out, tile, block, state);
-  }
-
-  if constexpr (kCells == FeatureCells::kPooled) {
-    pool.flush();
+  };
+  if constexpr (kCells == FeatureCells::kNone) {
+    for (int block = 0; block < kBlocks; ++block) blend(block, [](int, const P*) {});
+  } else if constexpr (kCells == FeatureCells::kPooled) {
+    const int cells = in.cells_per_tile();
+    T* pooled = scratch.take<T>(static_cast<int64_t>(tile.count) * cells);
+    CellWeights<P> weights(pooled, cells, tile.count, cells == kBlocks, scratch);
+    for (int cell = 0; cell < cells; ++cell) {
+      weights.begin();
+      for (int block = 0; block < kBlocks; ++block)
+        if (cell_of_block(block, in.cell) == cell)
+          blend(block, [&](int splat, const P* w) { weights.add(splat, w); });
+      weights.finish(cell);
+    }
     if (cells == 1) blend_pooled_features<P, 1>(in, out, tile, pooled, scratch);
     if (cells == 4) blend_pooled_features<P, 4>(in, out, tile, pooled, scratch);
     if (cells == 16) blend_pooled_features<P, 16>(in, out, tile, pooled, scratch);
-  } else if constexpr (kCells == FeatureCells::kPixels) {
-    if (in.cell == 1) blend_pixel_features<P, 16>(in, out, tile, block_weights, scratch);
-    if (in.cell == 2) blend_pixel_features<P, 4>(in, out, tile, block_weights, scratch);
+  } else {
+    BlockWeights<T> kept[kBlocks] = {};
+    const int rows_per_block = kBlockPixels / (in.cell * in.cell);
+    for (int block = 0; block < kBlocks; ++block) {
+      BlockWeights<T>& k = kept[block];
+      k.weights = scratch.take<T>(static_cast<int64_t>(counts[block]) * rows_per_block);
+      k.splats = scratch.take<int32_t>(counts[block]);
+      T scale[4];
+      pair_scales(tile, block, scale);
+      blend(block, [&](int splat, const P* w) {
+        T each[kBlockPixels];
+        T* to = k.weights + static_cast<int64_t>(k.count) * rows_per_block;
+        for (int h = 0; h < BlockPixels<P>::kPacks; ++h) w[h].store((in.cell == 1 ? to : each) + h * P::lanes);
+        if (in.cell == 2) pool_pairs(each, scale, to);
+        k.splats[k.count++] = splat;
+      });
+    }
+    if (in.cell == 1) blend_pixel_features<P, 16>(in, out, tile, kept, scratch);
+    if (in.cell == 2) blend_pixel_features<P, 4>(in, out, tile, kept, scratch);
   }
 }
 

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "../checks.h"
@@ -17,26 +17,42 @@ namespace {
 constexpr int64_t kGrain = 1024;
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;  // working memory for feature gradients of small cells
 
-// Tiles with the longest lists first, by powers of two; within these in image order, where neighbours share splats.
-std::vector<int64_t> tile_order(const int64_t* offsets, int64_t tiles) {
-  const auto rank = [&](int64_t t) { return std::bit_width(static_cast<uint64_t>(offsets[t + 1] - offsets[t])); };
-  std::vector<int64_t> order(static_cast<size_t>(tiles));
-  size_t at = 0;
-  for (int r = 64; r >= 0; --r)
-    for (int64_t t = 0; t < tiles && at < order.size(); ++t)
-      if (static_cast<int>(rank(t)) == r) order[at++] = t;
+constexpr int64_t kBatch = 4;  // tiles a thread takes at a time: neighbours, which share splats
+
+// Interleaves the bits of x and y: tiles that are near in this order are near in the image.
+uint64_t morton(uint64_t x, uint64_t y) {
+  uint64_t code = 0;
+  for (int bit = 0; bit < 24; ++bit) code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1);
+  return code;
+}
+
+// Tiles with very long lists first, so that none of them is begun last; the others along a curve through the image.
+std::vector<int64_t> tile_order(const int64_t* offsets, int64_t cameras, int64_t tiles_x, int64_t tiles_y) {
+  const int64_t per_camera = tiles_x * tiles_y, tiles = cameras * per_camera;
+  const int64_t long_list = 4 * offsets[tiles] / std::max<int64_t>(tiles, 1);
+  std::vector<std::pair<uint64_t, int64_t>> keyed(static_cast<size_t>(tiles));
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t count = offsets[t + 1] - offsets[t], at = t % per_camera;
+    const uint64_t place = static_cast<uint64_t>(t / per_camera) << 48 |
+                           morton(static_cast<uint64_t>(at % tiles_x), static_cast<uint64_t>(at / tiles_x));
+    keyed[static_cast<size_t>(t)] = {count > long_list ? 0 : 1 + place, t};
+  }
+  std::sort(keyed.begin(), keyed.end());
+  std::vector<int64_t> order(keyed.size());
+  std::transform(keyed.begin(), keyed.end(), order.begin(), [](const auto& tile) { return tile.second; });
   return order;
 }
 
-// Runs work(item, scratch) for all items; each thread takes the next one when it is free.
+// Runs work(tile, scratch) for all tiles; each thread takes the next ones when it is free.
 template <class Work>
 void for_each_tile(const std::vector<int64_t>& order, const Work& work) {
-  std::atomic<size_t> next{0};
-  const int64_t threads = torch::stable::get_num_threads();
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+  std::atomic<int64_t> next{0};
+  const int64_t tiles = static_cast<int64_t>(order.size());
+  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
       Scratch scratch;
-      for (size_t k = next++; k < order.size(); k = next++) work(order[k], scratch);
+      for (int64_t first = next.fetch_add(kBatch); first < tiles; first = next.fetch_add(kBatch))
+        for (int64_t k = first; k < std::min(first + kBatch, tiles); ++k) work(order[static_cast<size_t>(k)], scratch);
     }
   });
 }
@@ -173,7 +189,7 @@ RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, T
                                       mutable_data<T>(blended),       mutable_data<T>(transmittance),
                                       mutable_data<int32_t>(last),    mutable_data<T>(weights)};
     const Kernels<T>& kernel = kernels(zero);
-    for_each_tile(tile_order(inputs.tile_offsets, in.tile_offsets.numel() - 1),
+    for_each_tile(tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y()),
                   [&](int64_t tile, Scratch& scratch) { kernel.rasterize_tile(inputs, outputs, tile, scratch); });
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
@@ -281,7 +297,7 @@ RasterizeBackwardResult rasterize_backward_cpu(
                             true,
                             absgrad};
     const Kernels<T>& kernel = kernels(zero);
-    const std::vector<int64_t> order = tile_order(inputs.tile_offsets, in.tile_offsets.numel() - 1);
+    const std::vector<int64_t> order = tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y());
     do {
       for_each_tile(order, [&](int64_t tile, Scratch& scratch) {
         kernel.rasterize_tile_backward(inputs, grads, tile, scratch);

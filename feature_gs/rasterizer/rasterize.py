@@ -59,7 +59,7 @@ def rasterize(
     features_move_geometry: bool = False,
     absgrad: bool = False,
 ) -> RenderOutput:
-    """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussian Splatting, 2023).
+    """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussians, 2023).
 
     Features are blended as a matrix product of the blending weights, pooled over cells of pixels, with
     `features`:
