@@ -279,57 +279,31 @@ void rasterize_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
   }
 }
 
-// dL/dfeatures of Gaussians begin .. end-1 from the weights kept per slot (cells of whole blocks): a sparse product,
-// each Gaussian's row written once.
+// dL/dfeatures of Gaussians n_begin .. n_end-1 from the weights by slot (cells of whole blocks), for a slice of at most
+// kChannelSlice channels. Each number is written once.
 template <class P>
 void sum_pooled_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
-                              const RasterizeGrads<typename P::Scalar>& g, typename P::Scalar* out, int64_t begin,
-                              int64_t end, Scratch& scratch) {
+                              const RasterizeGrads<typename P::Scalar>& g, typename P::Scalar* out, int64_t n_begin,
+                              int64_t n_end, int64_t begin, int64_t count) {
   using T = typename P::Scalar;
-  constexpr int V = P::lanes == 16 ? 24 : 8;
-  const int cells = in.cells_per_tile(), across = kTile / in.cell;
-  const int64_t tiles_x = in.tiles_x(), tiles = tiles_x * in.tiles_y();
-  for (int64_t n = begin; n < end; ++n) {
-    scratch.reset();
-    int64_t room = 0;
-    for (int64_t b = 0; b < in.cameras; ++b) {
-      const int64_t i = b * in.gaussians + n;
-      room += (in.gaussian_offsets[i + 1] - in.gaussian_offsets[i]) * cells;
+  constexpr int L = P::lanes;
+  const int packs = static_cast<int>((count + L - 1) / L), last = static_cast<int>(count - (packs - 1) * L);
+  for (int64_t n = n_begin; n < n_end; ++n) {
+    P sum[kChannelSlice / L];
+    for (P& s : sum) s = P(0.0);
+    for (int64_t camera = 0; camera < in.cameras; ++camera) {
+      const PooledCells<T> cells(in, camera);
+      const T* image = g.features + cells.first * in.channels + begin;
+      cells.for_each(n, g.weights, [&](T weight, int64_t row) {
+        const T* from = image + row * in.channels;
+        const P w(weight);
+        for (int k = 0; k < packs - 1; ++k) sum[k] = fma(w, P::load(from + k * L), sum[k]);
+        sum[packs - 1] = fma(w, P::load_first(from + (packs - 1) * L, last), sum[packs - 1]);
+      });
     }
-    T* weight = scratch.take<T>(room);
-    const T** row = scratch.take<const T*>(room);
-    int used = 0;
-    for (int64_t b = 0; b < in.cameras; ++b) {
-      const int64_t i = b * in.gaussians + n;
-      for (int64_t slot = in.gaussian_offsets[i]; slot < in.gaussian_offsets[i + 1]; ++slot) {
-        const int64_t tile = in.slot_tiles[slot] % tiles;
-        for (int c = 0; c < cells; ++c) {
-          const T w = g.weights[slot * cells + c];
-          if (w == T(0)) continue;
-          const int64_t x = tile % tiles_x * across + c % across, y = tile / tiles_x * across + c / across;
-          weight[used] = w;
-          row[used++] = g.features + ((b * in.cells_y() + y) * in.cells_x() + x) * in.channels;
-        }
-      }
-    }
-    T* to = out + n * in.channels;
-    int64_t c = 0;
-    const auto columns = [&]<int W>(std::integral_constant<int, W>) {
-      P sum[1][W];
-      for (P& s : sum[0]) s = P(0.0);
-      multiply_add<P, 1, W>(weight, 1, 0, used, [&](int k) { return row[k] + c; }, sum);
-      for (int v = 0; v < W; ++v) sum[0][v].store(to + c + v * P::lanes);
-      c += W * P::lanes;
-    };
-    while (c + V * P::lanes <= in.channels) columns(std::integral_constant<int, V>{});
-    if constexpr (V >= 6)
-      while (c + V / 3 * P::lanes <= in.channels) columns(std::integral_constant<int, V / 3>{});
-    while (c + P::lanes <= in.channels) columns(std::integral_constant<int, 1>{});
-    for (; c < in.channels; ++c) {
-      T total = 0;
-      for (int k = 0; k < used; ++k) total += weight[k] * row[k][c];
-      to[c] = total;
-    }
+    T* to = out + n * in.channels + begin;
+    for (int k = 0; k < packs - 1; ++k) sum[k].store(to + k * L);
+    sum[packs - 1].store_first(to + (packs - 1) * L, last);
   }
 }
 

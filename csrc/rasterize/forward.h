@@ -101,24 +101,25 @@ void write_block(const RasterizeInputs<typename P::Scalar>& in, const RasterizeO
   }
 }
 
-// The weights of each splat summed over a cell of one or more whole blocks. They are added up pack by pack, and the
+// The weights of each splat averaged over a cell of one or more whole blocks. They are added up pack by pack, and the
 // lanes of 16 splats are summed together when the cell is done.
 template <class P>
 class CellWeights {
   using T = typename P::Scalar;
 
  public:
-  // `weights` [count, cells] is written; room is taken for a pack per splat.
-  CellWeights(T* weights, int cells, int count, bool one_block, Scratch& scratch)
-      : weights_(weights), cells_(cells), count_(count), one_block_(one_block) {
-    const int64_t whole = (count + 15) / 16 * 16;
+  CellWeights(const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out, const Tile<T>& tile, Scratch& scratch)
+      : in_(in), out_(out), tile_(tile), cells_(in.cells_per_tile()), one_block_(in.cell == kBlock) {
+    const int64_t whole = (tile.count + 15) / 16 * 16;
     sums_ = scratch.take<T>(whole * P::lanes);
     splats_ = scratch.take<int32_t>(whole);
-    for (int64_t k = 0; k < static_cast<int64_t>(count) * cells; ++k) weights[k] = T(0);
-    for (int k = 0; k < count; ++k) splats_[k] = k;
+    for (int k = 0; k < tile.count; ++k) {
+      splats_[k] = k;
+      for (int cell = 0; cell < cells_; ++cell) weights_of(k)[cell] = T(0);
+    }
   }
   void begin() {
-    rows_ = one_block_ ? 0 : count_;
+    rows_ = one_block_ ? 0 : tile_.count;
     for (int k = 0; k < rows_; ++k) P(0.0).store(sums_ + k * P::lanes);
   }
   FGS_HD void add(int splat, const P* w) {
@@ -133,56 +134,59 @@ class CellWeights {
     }
   }
   void finish(int cell) {
+    const int across = kTile / in_.cell, pixels = pixels_in_cell(tile_, in_.cell, cell % across, cell / across);
+    const T scale = pixels ? T(1) / static_cast<T>(pixels) : T(0);
     for (int first = 0; first < rows_; first += 16) {
       P pack[16];
       T total[16];
       for (int k = 0; k < 16; ++k) pack[k] = first + k < rows_ ? P::load(sums_ + (first + k) * P::lanes) : P(0.0);
       sum_rows(pack, total);
-      for (int k = 0; k < 16 && first + k < rows_; ++k)
-        weights_[static_cast<int64_t>(splats_[first + k]) * cells_ + cell] = total[k];
+      for (int k = 0; k < 16 && first + k < rows_; ++k) weights_of(splats_[first + k])[cell] = scale * total[k];
     }
   }
 
  private:
-  T *weights_, *sums_;
+  T* weights_of(int splat) const {
+    return out_.weights + static_cast<int64_t>(in_.pair_slots[tile_.first_pair + splat]) * cells_;
+  }
+  const RasterizeInputs<T>& in_;
+  const RasterizeOutputs<T>& out_;
+  const Tile<T>& tile_;
+  T* sums_;
   int32_t* splats_;
-  int cells_, count_, rows_ = 0;
+  int cells_, rows_ = 0;
   bool one_block_;  // then rows follow the order of add(), otherwise there is one per splat
 };
 
-// Features of a tile from pooled weights [count, R]: rows of F straight from the splats' features.
-template <class P, int R>
+// Features of one camera from the weights by slot, for a slice of at most kChannelSlice channels: Gaussian after
+// Gaussian, so that their features stream through once, while the cells of the slice stay in the cache.
+template <class P>
 void blend_pooled_features(const RasterizeInputs<typename P::Scalar>& in,
-                           const RasterizeOutputs<typename P::Scalar>& out, const Tile<typename P::Scalar>& tile,
-                           typename P::Scalar* weights, Scratch& scratch) {
+                           const RasterizeOutputs<typename P::Scalar>& out, int64_t camera, int64_t begin,
+                           int64_t count) {
   using T = typename P::Scalar;
-  constexpr int across = R == 1 ? 1 : R == 4 ? 2 : 4;
-  T scale[R];
-  for (int r = 0; r < R; ++r) {
-    const int pixels = pixels_in_cell(tile, in.cell, r % across, r / across);
-    scale[r] = pixels ? T(1) / static_cast<T>(pixels) : T(0);
+  constexpr int L = P::lanes;
+  const PooledCells<T> cells(in, camera);
+  T* image = out.features + cells.first * in.channels + begin;
+  for (int64_t row = 0; row < in.cells_x() * in.cells_y(); ++row)
+    for (int64_t c = 0; c < count; ++c) image[row * in.channels + c] = T(0);
+  const int packs = static_cast<int>((count + L - 1) / L), last = static_cast<int>(count - (packs - 1) * L);
+  for (int64_t n = 0; n < in.gaussians; ++n) {
+    const T* from = in.features + n * in.channels + begin;
+    P feature[kChannelSlice / L];
+    bool loaded = false;
+    cells.for_each(n, out.weights, [&](T weight, int64_t row) {
+      if (!loaded) {
+        for (int k = 0; k < packs - 1; ++k) feature[k] = P::load(from + k * L);
+        feature[packs - 1] = P::load_first(from + (packs - 1) * L, last);
+        loaded = true;
+      }
+      T* to = image + row * in.channels;
+      const P w(weight);
+      for (int k = 0; k < packs - 1; ++k, to += L) fma(w, feature[k], P::load(to)).store(to);
+      fma(w, feature[packs - 1], P::load_first(to, last)).store_first(to, last);
+    });
   }
-  int32_t* rows = scratch.take<int32_t>(tile.count);
-  int used = 0;
-  for (int i = 0; i < tile.count; ++i) {
-    T* saved = out.weights + static_cast<int64_t>(in.pair_slots[tile.first_pair + i]) * R;
-    T total = 0;
-    for (int r = 0; r < R; ++r) {
-      const T w = weights[static_cast<int64_t>(i) * R + r] * scale[r];
-      saved[r] = w;
-      total += w;
-      weights[static_cast<int64_t>(used) * R + r] = w;
-    }
-    if (total > T(0)) rows[used++] = in.pair_gaussians[tile.first_pair + i] % static_cast<int32_t>(in.gaussians);
-  }
-  const int64_t cell_x = tile.x0 / in.cell, cell_y = tile.y0 / in.cell;
-  multiply_rows<P, R>(
-      weights, used, [&](int k) { return in.features + static_cast<int64_t>(rows[k]) * in.channels; }, in.channels,
-      [&](int r) -> T* {
-        const int64_t x = cell_x + r % across, y = cell_y + r / across;
-        if (x >= in.cells_x() || y >= in.cells_y()) return nullptr;
-        return out.features + ((tile.camera * in.cells_y() + y) * in.cells_x() + x) * in.channels;
-      });
 }
 
 // Of a block: which splats have weights there and what these are, 16 for cells of one pixel, 4 for cells of two.
@@ -294,19 +298,14 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
   if constexpr (kCells == FeatureCells::kNone) {
     for (int block = 0; block < kBlocks; ++block) blend(block, [](int, const P*) {});
   } else if constexpr (kCells == FeatureCells::kPooled) {
-    const int cells = in.cells_per_tile();
-    T* pooled = scratch.take<T>(static_cast<int64_t>(tile.count) * cells);
-    CellWeights<P> weights(pooled, cells, tile.count, cells == kBlocks, scratch);
-    for (int cell = 0; cell < cells; ++cell) {
+    CellWeights<P> weights(in, out, tile, scratch);
+    for (int cell = 0; cell < in.cells_per_tile(); ++cell) {
       weights.begin();
       for (int block = 0; block < kBlocks; ++block)
         if (cell_of_block(block, in.cell) == cell)
           blend(block, [&](int splat, const P* w) { weights.add(splat, w); });
       weights.finish(cell);
     }
-    if (cells == 1) blend_pooled_features<P, 1>(in, out, tile, pooled, scratch);
-    if (cells == 4) blend_pooled_features<P, 4>(in, out, tile, pooled, scratch);
-    if (cells == 16) blend_pooled_features<P, 16>(in, out, tile, pooled, scratch);
   } else {
     BlockWeights<T> kept[kBlocks] = {};
     const int rows_per_block = kBlockPixels / (in.cell * in.cell);

@@ -19,6 +19,12 @@ constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;  // working memory for
 
 constexpr int64_t kBatch = 4;  // tiles a thread takes at a time: neighbours, which share splats
 
+// Channels per job when the features of a camera are blended: few enough to keep all threads busy.
+int64_t channel_slice(int64_t channels) {
+  const int64_t threads = torch::stable::get_num_threads(), wanted = (channels + 2 * threads - 1) / (2 * threads);
+  return std::clamp<int64_t>((wanted + 15) / 16 * 16, 16, kChannelSlice);
+}
+
 // Interleaves the bits of x and y: tiles that are near in this order are near in the image.
 uint64_t morton(uint64_t x, uint64_t y) {
   uint64_t code = 0;
@@ -191,6 +197,15 @@ RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, T
     const Kernels<T>& kernel = kernels(zero);
     for_each_tile(tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y()),
                   [&](int64_t tile, Scratch& scratch) { kernel.rasterize_tile(inputs, outputs, tile, scratch); });
+    if (keep) {
+      const int64_t slice = channel_slice(C), slices = (C + slice - 1) / slice;
+      torch::stable::parallel_for(0, B * slices, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t job = begin; job < end; ++job) {
+          const int64_t channel = job % slices * slice;
+          kernel.blend_pooled_features(inputs, outputs, job / slices, channel, std::min(slice, C - channel));
+        }
+      });
+    }
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {color, alpha, depth, median, blended, transmittance, last, weights};
@@ -314,10 +329,11 @@ RasterizeBackwardResult rasterize_backward_cpu(
               absgrad ? mutable_data<T>(out_absolute) : nullptr);
     if (want_features && pooled) {
       T* out = mutable_data<T>(out_features);
-      torch::stable::parallel_for(0, N, 64, [&](int64_t begin, int64_t end) {
-        Scratch scratch;
-        kernel.sum_pooled_feature_grads(inputs, grads, out, begin, end, scratch);
-      });
+      for (int64_t channel = 0; channel < C; channel += kChannelSlice)
+        torch::stable::parallel_for(0, N, kGrain, [&](int64_t begin, int64_t end) {
+          const int64_t count = std::min(kChannelSlice, C - channel);
+          kernel.sum_pooled_feature_grads(inputs, grads, out, begin, end, channel, count);
+        });
     }
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);

@@ -28,6 +28,8 @@ constexpr int kBlock = 4;                      // a tile is worked on in 4x4 blo
 constexpr int kBlocks = (kTile / kBlock) * (kTile / kBlock);
 constexpr int kBlockPixels = kBlock * kBlock;
 
+constexpr int64_t kChannelSlice = 64;  // channels worked on at a time
+
 // A splat packed for one gather: x, y, a, b, c, log2 opacity (math/blend.h), r, g, b, depth.
 constexpr int kRecord = 16;
 

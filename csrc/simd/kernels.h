@@ -17,8 +17,10 @@ struct Kernels {
   void (*project_backward)(const ProjectInputs<T>&, const ProjectGrads<T>&, int64_t begin, int64_t end);
   void (*rasterize_tile)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t tile, Scratch&);
   void (*rasterize_tile_backward)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, int64_t tile, Scratch&);
+  void (*blend_pooled_features)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t camera, int64_t channel,
+                                int64_t channels);
   void (*sum_pooled_feature_grads)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, T* out, int64_t begin,
-                                   int64_t end, Scratch&);
+                                   int64_t end, int64_t channel, int64_t channels);
 };
 
 // FEATURE_GS_SIMD=generic|avx2|avx512 in the environment asks for a lower level than the processor offers.

@@ -39,6 +39,7 @@ constexpr Kernels<typename P::Scalar> make_kernels(const char* name) {
           &project_backward<P>,
           &rasterize_any_tile<P>,
           &rasterize_any_tile_backward<P>,
+          &blend_pooled_features<P>,
           &sum_pooled_feature_grads<P>};
 }
 
