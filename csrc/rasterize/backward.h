@@ -302,9 +302,14 @@ void sum_pooled_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
       });
     }
     T* to = out + n * in.channels + begin;
-    for (int k = 0; k < packs - 1; ++k) sum[k].store(to + k * L);
-    sum[packs - 1].store_first(to + (packs - 1) * L, last);
+    if (last == L && reinterpret_cast<uintptr_t>(to) % sizeof(P) == 0) {
+      for (int k = 0; k < packs; ++k) sum[k].stream(to + k * L);  // not read again soon: past the caches
+    } else {
+      for (int k = 0; k < packs - 1; ++k) sum[k].store(to + k * L);
+      sum[packs - 1].store_first(to + (packs - 1) * L, last);
+    }
   }
+  P::finish_streams();
 }
 
 }  // namespace FGS_ISA

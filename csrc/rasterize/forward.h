@@ -26,8 +26,8 @@ struct BlockState {
   }
 };
 
-// Blends the listed splats into the block until every pixel is opaque. on_weights(i, w) is told splat i's 16 weights,
-// if any is not zero.
+// Blends the listed splats into the block until every pixel is opaque. on_weights(i, w, some) is told splat i's 16
+// weights and whether any of them may not be zero.
 template <class P, class OnWeights>
 FGS_HD void blend_block(const Tile<typename P::Scalar>& tile, const BlockPixels<P>& pixels, const int32_t* list,
                        int count, BlockState<P>& s, const OnWeights& on_weights) {
@@ -62,7 +62,7 @@ FGS_HD void blend_block(const Tile<typename P::Scalar>& tile, const BlockPixels<
       some_alive |= any(alive[h]);
       some_blended |= any(blended);
     }
-    if (some_blended) on_weights(list[k], w);
+    on_weights(list[k], w, some_blended);
     if (!some_alive) return;
   }
 }
@@ -101,61 +101,37 @@ void write_block(const RasterizeInputs<typename P::Scalar>& in, const RasterizeO
   }
 }
 
-// The weights of each splat averaged over a cell of one or more whole blocks. They are added up pack by pack, and the
-// lanes of 16 splats are summed together when the cell is done.
+// Averages each splat's weights over cells of whole blocks, into the rows that are kept by slot.
 template <class P>
 class CellWeights {
   using T = typename P::Scalar;
 
  public:
-  CellWeights(const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out, const Tile<T>& tile, Scratch& scratch)
-      : in_(in), out_(out), tile_(tile), cells_(in.cells_per_tile()), one_block_(in.cell == kBlock) {
-    const int64_t whole = (tile.count + 15) / 16 * 16;
-    sums_ = scratch.take<T>(whole * P::lanes);
-    splats_ = scratch.take<int32_t>(whole);
-    for (int k = 0; k < tile.count; ++k) {
-      splats_[k] = k;
-      for (int cell = 0; cell < cells_; ++cell) weights_of(k)[cell] = T(0);
-    }
+  CellWeights(const RasterizeInputs<T>& in, const Tile<T>& tile, Scratch& scratch)
+      : cells_(in.cells_per_tile()), sums_(scratch.take<T>(static_cast<int64_t>(tile.count) * in.cells_per_tile())) {
+    for (int64_t k = 0; k < static_cast<int64_t>(tile.count) * cells_; ++k) sums_[k] = T(0);
   }
-  void begin() {
-    rows_ = one_block_ ? 0 : tile_.count;
-    for (int k = 0; k < rows_; ++k) P(0.0).store(sums_ + k * P::lanes);
-  }
-  FGS_HD void add(int splat, const P* w) {
+  FGS_HD void add(int splat, int cell, const P* w) {
     P total = w[0];
     for (int h = 1; h < BlockPixels<P>::kPacks; ++h) total = total + w[h];
-    if (one_block_) {
-      splats_[rows_] = splat;
-      total.store(sums_ + rows_++ * P::lanes);
-    } else {
-      T* sum = sums_ + splat * P::lanes;
-      (P::load(sum) + total).store(sum);
-    }
+    sums_[static_cast<int64_t>(splat) * cells_ + cell] += sum(total);
   }
-  void finish(int cell) {
-    const int across = kTile / in_.cell, pixels = pixels_in_cell(tile_, in_.cell, cell % across, cell / across);
-    const T scale = pixels ? T(1) / static_cast<T>(pixels) : T(0);
-    for (int first = 0; first < rows_; first += 16) {
-      P pack[16];
-      T total[16];
-      for (int k = 0; k < 16; ++k) pack[k] = first + k < rows_ ? P::load(sums_ + (first + k) * P::lanes) : P(0.0);
-      sum_rows(pack, total);
-      for (int k = 0; k < 16 && first + k < rows_; ++k) weights_of(splats_[first + k])[cell] = scale * total[k];
+  void keep(const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out, const Tile<T>& tile) const {
+    const int across = kTile / in.cell;
+    T scale[kBlocks];
+    for (int cell = 0; cell < cells_; ++cell) {
+      const int pixels = pixels_in_cell(tile, in.cell, cell % across, cell / across);
+      scale[cell] = pixels ? T(1) / static_cast<T>(pixels) : T(0);
+    }
+    for (int i = 0; i < tile.count; ++i) {
+      T* row = out.weights + static_cast<int64_t>(in.pair_slots[tile.first_pair + i]) * cells_;
+      for (int cell = 0; cell < cells_; ++cell) row[cell] = scale[cell] * sums_[static_cast<int64_t>(i) * cells_ + cell];
     }
   }
 
  private:
-  T* weights_of(int splat) const {
-    return out_.weights + static_cast<int64_t>(in_.pair_slots[tile_.first_pair + splat]) * cells_;
-  }
-  const RasterizeInputs<T>& in_;
-  const RasterizeOutputs<T>& out_;
-  const Tile<T>& tile_;
+  int cells_;
   T* sums_;
-  int32_t* splats_;
-  int cells_, rows_ = 0;
-  bool one_block_;  // then rows follow the order of add(), otherwise there is one per splat
 };
 
 // Features of one camera from the weights by slot, for a slice of at most kChannelSlice channels: Gaussian after
@@ -172,7 +148,10 @@ void blend_pooled_features(const RasterizeInputs<typename P::Scalar>& in,
     for (int64_t c = 0; c < count; ++c) image[row * in.channels + c] = T(0);
   const int packs = static_cast<int>((count + L - 1) / L), last = static_cast<int>(count - (packs - 1) * L);
   for (int64_t n = 0; n < in.gaussians; ++n) {
+    constexpr int64_t kAhead = 8;
     const T* from = in.features + n * in.channels + begin;
+    if (n + kAhead < in.gaussians)
+      for (int k = 0; k < packs; ++k) __builtin_prefetch(from + kAhead * in.channels + k * L);
     P feature[kChannelSlice / L];
     bool loaded = false;
     cells.for_each(n, out.weights, [&](T weight, int64_t row) {
@@ -296,16 +275,14 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
     write_block(in, out, tile, block, state);
   };
   if constexpr (kCells == FeatureCells::kNone) {
-    for (int block = 0; block < kBlocks; ++block) blend(block, [](int, const P*) {});
+    for (int block = 0; block < kBlocks; ++block) blend(block, [](int, const P*, bool) {});
   } else if constexpr (kCells == FeatureCells::kPooled) {
-    CellWeights<P> weights(in, out, tile, scratch);
-    for (int cell = 0; cell < in.cells_per_tile(); ++cell) {
-      weights.begin();
-      for (int block = 0; block < kBlocks; ++block)
-        if (cell_of_block(block, in.cell) == cell)
-          blend(block, [&](int splat, const P* w) { weights.add(splat, w); });
-      weights.finish(cell);
+    CellWeights<P> weights(in, tile, scratch);
+    for (int block = 0; block < kBlocks; ++block) {
+      const int cell = cell_of_block(block, in.cell);
+      blend(block, [&](int splat, const P* w, bool) { weights.add(splat, cell, w); });
     }
+    weights.keep(in, out, tile);
   } else {
     BlockWeights<T> kept[kBlocks] = {};
     const int rows_per_block = kBlockPixels / (in.cell * in.cell);
@@ -315,7 +292,8 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
       k.splats = scratch.take<int32_t>(counts[block]);
       T scale[4];
       pair_scales(tile, block, scale);
-      blend(block, [&](int splat, const P* w) {
+      blend(block, [&](int splat, const P* w, bool some) {
+        if (!some) return;
         T each[kBlockPixels];
         T* to = k.weights + static_cast<int64_t>(k.count) * rows_per_block;
         for (int h = 0; h < BlockPixels<P>::kPacks; ++h) w[h].store((in.cell == 1 ? to : each) + h * P::lanes);

@@ -148,6 +148,10 @@ struct PooledCells {
     for (int64_t slot = in.gaussian_offsets[i]; slot < in.gaussian_offsets[i + 1]; ++slot) {
       const T* w = weights + slot * cells;
       const uint32_t tile = static_cast<uint32_t>(in.slot_tiles[slot] - first_tile);
+      if (cells == 1) {  // one cell per tile
+        if (w[0] != T(0)) visit(w[0], static_cast<int64_t>(tile));
+        continue;
+      }
       const int64_t x = tile % static_cast<uint32_t>(tiles_x) * across, y = tile / static_cast<uint32_t>(tiles_x) * across;
       for (int c = 0; c < cells; ++c)
         if (w[c] != T(0)) visit(w[c], (y + c / across) * in.cells_x() + x + c % across);
