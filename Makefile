@@ -19,8 +19,6 @@ BIN := $(VENV)/bin
 LOG := build/install.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 CPU_INDEX := https://download.pytorch.org/whl/cpu
-# Threads that wait sleep instead of spinning: on a busy machine spinning slows everything down manyfold.
-export OMP_WAIT_POLICY ?= PASSIVE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: install demo test test-slow lint format benchmark sanitize clean help
