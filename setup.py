@@ -55,7 +55,7 @@ def extension() -> Extension:
             "-fno-sanitize-recover=undefined",
             "-fno-omit-frame-pointer",
         ]
-        cxx += [*sanitize, "-g", "-O1"]
+        cxx += [*sanitize, "-g1", "-O1"]  # line numbers only: full symbols take minutes
         link += sanitize
     else:
         cxx.append("-g0")  # Python's own flags ask for debug symbols, ten times the size of the code
