@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import feature_gs  # noqa: F401, I001  before torch, whose threads read the environment when it loads
+import feature_gs  # noqa: F401  # isort: skip  before torch, which reads the environment when it loads
 import pytest
 import torch
 
