@@ -162,6 +162,18 @@ def test_colours_are_used_as_they_are() -> None:
     assert not as_features.color.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_stored_in_half_precision_are_blended_as_float32(dtype: torch.dtype) -> None:
+    args = scene_arguments()
+    stored = args["features"].to(dtype).requires_grad_()
+    output = rasterize(**{**args, "features": stored}, feature_cell=4)
+    expected = rasterize(**{**args, "features": stored.detach().float()}, feature_cell=4)
+    assert output.features is not None and expected.features is not None
+    assert output.features.dtype == torch.float32 and torch.equal(output.features, expected.features)
+    output.features.sum().backward()
+    assert stored.grad is not None and stored.grad.dtype == dtype and stored.grad.any()
+
+
 def test_strides_do_not_matter() -> None:
     args = scene_arguments()
     expected = rasterize(**args, feature_cell=2)

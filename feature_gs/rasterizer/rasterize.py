@@ -81,7 +81,7 @@ def rasterize(
             [N, K, 3] or the pair of its first and its other coefficients, which spares a copy. Give `colors`
             or
             `sh`, or neither for black.
-        features: Any number of channels C >= 1, finite. [N, C]
+        features: Any number of channels C >= 1, finite. float16 and bfloat16 are blended as float32. [N, C]
         feature_cell: Side of a feature cell in pixels: 1, 2, 4, 8 or 16. The last row and column of cells
             average
             only the pixels inside the image.
@@ -125,6 +125,8 @@ def rasterize(
     if background is not None:
         _check(background, "background", (3,), means)
     if features is not None:
+        if features.dtype in (torch.float16, torch.bfloat16):
+            features = features.to(means.dtype)
         _check(features, "features", (count, features.shape[-1]), means)
         if features.shape[1] < 1:
             raise ValueError("features must have at least one channel, got [N, 0]")

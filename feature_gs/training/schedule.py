@@ -45,7 +45,7 @@ def schedule_for(iterations: int, strategy: str) -> Schedule:
     For 30,000 and more these are the reference's numbers. A shorter run keeps the proportions of what must
     finish (positions settle at the end, densification stops halfway, or at 5/6 with MCMC) and starts
     everything earlier; the interval between opacity resets stays, so short runs have none. MCMC, which grows
-    by 5 % at a time, does so more often in runs below 4,000.
+    by 5 % at a time, does so more often in runs below 13,000.
 
     Args:
         iterations: Length of the run, >= 1.
@@ -57,7 +57,7 @@ def schedule_for(iterations: int, strategy: str) -> Schedule:
         sh_interval=max(1, min(1000, iterations // 8)),
         densify_from_iter=min(500, iterations // 10),
         densify_until_iter=min(25_000 if strategy == "mcmc" else 15_000, until),
-        densification_interval=max(1, min(100, iterations // 40)) if strategy == "mcmc" else 100,
+        densification_interval=max(1, min(100, iterations // 130)) if strategy == "mcmc" else 100,
         opacity_reset_interval=3000,
     )
 
