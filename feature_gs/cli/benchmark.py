@@ -21,6 +21,7 @@ from tyro.conf import arg
 from feature_gs.errors import UserError
 from feature_gs.files import atomic_write
 from feature_gs.rasterizer.ops import TILE, build_info, ops
+from feature_gs.training.memory import keep_freed_memory
 
 
 @dataclass
@@ -288,6 +289,7 @@ def main(argv: list[str] | None = None) -> int:
     config = tyro.cli(BenchmarkConfig, args=argv, prog="feature-gs benchmark")
     if config.repeats < 1 or min(config.gaussians, default=1) < 1:
         raise UserError("--repeats and --gaussians must be at least 1")
+    keep_freed_memory()
     threads = torch.get_num_threads()
     sgemm = sgemm_rate(config.repeats)
     machine = f"{build_info()['simd']}, {threads} threads, torch {torch.__version__}"
