@@ -89,11 +89,11 @@ class TrainConfig:
     """Less opaque Gaussians are removed (default) or relocated (mcmc)."""
     max_screen_size: float = 0.0
     """default: remove Gaussians of a larger radius than this, pixels, after the first reset. 0: keep them."""
-    noise_lr: float = 5e5
+    noise_lr: float = 1e5
     """mcmc: strength of the random walk."""
-    opacity_reg: float = 0.01
+    opacity_reg: float = 0.001
     """mcmc: weight of the mean opacity in the loss."""
-    scale_reg: float = 0.01
+    scale_reg: float = 0.001
     """mcmc: weight of the mean scale in the loss."""
 
     test_iterations: tuple[int, ...] = (7000, 30_000)
