@@ -258,5 +258,5 @@ def test_noise_moves_the_faint_within_their_shape() -> None:
 
 
 def test_penalty_is_the_weighted_means() -> None:
-    _, strategy = build(McmcStrategy, [0.1, 0.3], [0.25, 0.75])
-    assert strategy.penalty().item() == pytest.approx(0.01 * 0.5 + 0.01 * 0.2)
+    _, strategy = build(McmcStrategy, [0.1, 0.3], [0.25, 0.75], opacity_reg=0.01, scale_reg=0.02)
+    assert strategy.penalty().item() == pytest.approx(0.01 * 0.5 + 0.02 * 0.2)
