@@ -1,6 +1,7 @@
 // Gradients of one tile, splat by splat from the back, a 4x4 block at a time (contract and formula: rasterize.h).
 #pragma once
 
+#include "../cells/cells_kernel.h"
 #include "forward.h"
 
 namespace fgs {
@@ -107,17 +108,7 @@ void spread_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
   }
 }
 
-template <class P>
-FGS_HD typename P::Scalar dot(const typename P::Scalar* a, const typename P::Scalar* b, int64_t count) {
-  P total(0.0);
-  int64_t c = 0;
-  for (; c + P::lanes <= count; c += P::lanes) total = fma(P::load(a + c), P::load(b + c), total);
-  typename P::Scalar rest = sum(total);
-  for (; c < count; ++c) rest += a[c] * b[c];
-  return rest;
-}
-
-// dL/dw from the features, when they move geometry: one number per splat and cell.
+// dL/dw from what depends on the weights besides colour and depth: one number per splat and cell.
 template <class P>
 class FeaturePull {
   using T = typename P::Scalar;
@@ -128,15 +119,16 @@ class FeaturePull {
 
   // The 16 values of dL/dw of splat i in a block, averaged cells spread over their pixels.
   FGS_HD void operator()(int i, int block, T* out) const {
-    const int64_t n = in_.pair_gaussians[tile_.first_pair + i] % static_cast<int32_t>(in_.gaussians);
-    const T* feature = in_.features + n * in_.channels;
     if (in_.pooled()) {
       const int cell = cell_of_block(block, in_.cell);
-      const T value = at(feature, tile_.x0 / in_.cell + cell % across_, tile_.y0 / in_.cell + cell / across_) /
+      const int64_t slot = in_.pair_slots[tile_.first_pair + i];
+      const T value = g_.weights[slot * in_.cells_per_tile() + cell] /
                       static_cast<T>(pixels_in_cell(tile_, in_.cell, cell % across_, cell / across_));
       for (int k = 0; k < kBlockPixels; ++k) out[k] = value;
       return;
     }
+    const int64_t n = in_.pair_gaussians[tile_.first_pair + i] % static_cast<int32_t>(in_.gaussians);
+    const T* feature = in_.features + n * in_.channels;
     T scale[4] = {1, 1, 1, 1};
     if (in_.cell == 2) pair_scales(tile_, block, scale);
     const int per_row = kBlock / in_.cell;
@@ -153,10 +145,6 @@ class FeaturePull {
   }
 
  private:
-  T at(const T* feature, int64_t x, int64_t y) const {
-    return fgs::dot<P>(feature, g_.features + ((tile_.camera * in_.cells_y() + y) * in_.cells_x() + x) * in_.channels,
-                  in_.channels);
-  }
   const RasterizeInputs<T>& in_;
   const RasterizeGrads<T>& g_;
   const Tile<T>& tile_;
@@ -277,39 +265,6 @@ void rasterize_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
     if (in.cell == 1) spread_feature_grads<P, 16>(in, g, tile, kept, scratch);
     if (in.cell == 2) spread_feature_grads<P, 4>(in, g, tile, kept, scratch);
   }
-}
-
-// dL/dfeatures of Gaussians n_begin .. n_end-1 from the weights by slot (cells of whole blocks), for a slice of at most
-// kChannelSlice channels. Each number is written once.
-template <class P>
-void sum_pooled_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
-                              const RasterizeGrads<typename P::Scalar>& g, typename P::Scalar* out, int64_t n_begin,
-                              int64_t n_end, int64_t begin, int64_t count) {
-  using T = typename P::Scalar;
-  constexpr int L = P::lanes;
-  const int packs = static_cast<int>((count + L - 1) / L), last = static_cast<int>(count - (packs - 1) * L);
-  for (int64_t n = n_begin; n < n_end; ++n) {
-    P sum[kChannelSlice / L];
-    for (P& s : sum) s = P(0.0);
-    for (int64_t camera = 0; camera < in.cameras; ++camera) {
-      const PooledCells<T> cells(in, camera);
-      const T* image = g.features + cells.first * in.channels + begin;
-      cells.for_each(n, g.weights, [&](T weight, int64_t row) {
-        const T* from = image + row * in.channels;
-        const P w(weight);
-        for (int k = 0; k < packs - 1; ++k) sum[k] = fma(w, P::load(from + k * L), sum[k]);
-        sum[packs - 1] = fma(w, P::load_first(from + (packs - 1) * L, last), sum[packs - 1]);
-      });
-    }
-    T* to = out + n * in.channels + begin;
-    if (last == L && reinterpret_cast<uintptr_t>(to) % sizeof(P) == 0) {
-      for (int k = 0; k < packs; ++k) sum[k].stream(to + k * L);  // not read again soon: past the caches
-    } else {
-      for (int k = 0; k < packs - 1; ++k) sum[k].store(to + k * L);
-      sum[packs - 1].store_first(to + (packs - 1) * L, last);
-    }
-  }
-  P::finish_streams();
 }
 
 }  // namespace FGS_ISA

@@ -134,40 +134,6 @@ class CellWeights {
   T* sums_;
 };
 
-// Features of one camera from the weights by slot, for a slice of at most kChannelSlice channels: Gaussian after
-// Gaussian, so that their features stream through once, while the cells of the slice stay in the cache.
-template <class P>
-void blend_pooled_features(const RasterizeInputs<typename P::Scalar>& in,
-                           const RasterizeOutputs<typename P::Scalar>& out, int64_t camera, int64_t begin,
-                           int64_t count) {
-  using T = typename P::Scalar;
-  constexpr int L = P::lanes;
-  const PooledCells<T> cells(in, camera);
-  T* image = out.features + cells.first * in.channels + begin;
-  for (int64_t row = 0; row < in.cells_x() * in.cells_y(); ++row)
-    for (int64_t c = 0; c < count; ++c) image[row * in.channels + c] = T(0);
-  const int packs = static_cast<int>((count + L - 1) / L), last = static_cast<int>(count - (packs - 1) * L);
-  for (int64_t n = 0; n < in.gaussians; ++n) {
-    constexpr int64_t kAhead = 8;
-    const T* from = in.features + n * in.channels + begin;
-    if (n + kAhead < in.gaussians)
-      for (int k = 0; k < packs; ++k) __builtin_prefetch(from + kAhead * in.channels + k * L);
-    P feature[kChannelSlice / L];
-    bool loaded = false;
-    cells.for_each(n, out.weights, [&](T weight, int64_t row) {
-      if (!loaded) {
-        for (int k = 0; k < packs - 1; ++k) feature[k] = P::load(from + k * L);
-        feature[packs - 1] = P::load_first(from + (packs - 1) * L, last);
-        loaded = true;
-      }
-      T* to = image + row * in.channels;
-      const P w(weight);
-      for (int k = 0; k < packs - 1; ++k, to += L) fma(w, feature[k], P::load(to)).store(to);
-      fma(w, feature[packs - 1], P::load_first(to, last)).store_first(to, last);
-    });
-  }
-}
-
 // Of a block: which splats have weights there and what these are, 16 for cells of one pixel, 4 for cells of two.
 template <class T>
 struct BlockWeights {

@@ -9,6 +9,7 @@
 
 #include "../checks.h"
 #include "../math/blend.h"
+#include "../math/morton.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -18,19 +19,6 @@ constexpr int64_t kGrain = 1024;
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;  // working memory for feature gradients of small cells
 
 constexpr int64_t kBatch = 4;  // tiles a thread takes at a time: neighbours, which share splats
-
-// Channels per job when the features of a camera are blended: few enough to keep all threads busy.
-int64_t channel_slice(int64_t channels) {
-  const int64_t threads = torch::stable::get_num_threads(), wanted = (channels + 2 * threads - 1) / (2 * threads);
-  return std::clamp<int64_t>((wanted + 15) / 16 * 16, 16, kChannelSlice);
-}
-
-// Interleaves the bits of x and y: tiles that are near in this order are near in the image.
-uint64_t morton(uint64_t x, uint64_t y) {
-  uint64_t code = 0;
-  for (int bit = 0; bit < 24; ++bit) code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1);
-  return code;
-}
 
 // Tiles with very long lists first, so that none of them is begun last; the others along a curve through the image.
 std::vector<int64_t> tile_order(const int64_t* offsets, int64_t cameras, int64_t tiles_x, int64_t tiles_y) {
@@ -84,6 +72,7 @@ struct Inputs {
     if (features) {
       check_shape(*features, "features", {N, kAny}, "[N, C]");
       STD_TORCH_CHECK(features->size(1) >= 1, "features must have at least one channel, got ", shape_text(*features));
+      STD_TORCH_CHECK(cell < kBlock, "features of cells of ", cell, " pixels are blended by blend_cells");
       features = checked(*features, "features", dtype, {N, features->size(1)}, "[N, C]");
     }
     if (background) background = checked(*background, "background", dtype, {3}, "[3]");
@@ -184,8 +173,8 @@ RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, T
   Tensor median = make({B, height, width}), transmittance = make({B, height, width});
   Tensor last = torch::stable::empty({B, height, width}, ScalarType::Int);
   Tensor blended = make({in.features ? B : 0, (height + cell - 1) / cell, (width + cell - 1) / cell, C});
-  const bool keep = in.features && cell >= kBlock;
-  Tensor weights = make({keep ? pair_slots.numel() : 0, keep ? in.cells_per_tile() : 0});
+  const bool pooled = cell >= kBlock;
+  Tensor weights = make({pooled ? pair_slots.numel() : 0, pooled ? in.cells_per_tile() : 0});
   const auto go = [&](auto zero) {
     using T = decltype(zero);
     in.pack_records<T>();
@@ -197,15 +186,6 @@ RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, T
     const Kernels<T>& kernel = kernels(zero);
     for_each_tile(tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y()),
                   [&](int64_t tile, Scratch& scratch) { kernel.rasterize_tile(inputs, outputs, tile, scratch); });
-    if (keep) {
-      const int64_t slice = channel_slice(C), slices = (C + slice - 1) / slice;
-      torch::stable::parallel_for(0, B * slices, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t job = begin; job < end; ++job) {
-          const int64_t channel = job % slices * slice;
-          kernel.blend_pooled_features(inputs, outputs, job / slices, channel, std::min(slice, C - channel));
-        }
-      });
-    }
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {color, alpha, depth, median, blended, transmittance, last, weights};
@@ -256,10 +236,10 @@ using RasterizeBackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tenso
 
 RasterizeBackwardResult rasterize_backward_cpu(
     std::optional<Tensor> g_color, std::optional<Tensor> g_alpha, std::optional<Tensor> g_depth,
-    std::optional<Tensor> g_features, Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,
+    std::optional<Tensor> g_features, std::optional<Tensor> g_weights, Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,
     std::optional<Tensor> features, std::optional<Tensor> background, Tensor tile_offsets, Tensor pair_gaussians,
     Tensor pair_slots, Tensor slot_tiles, Tensor gaussian_offsets, Tensor alpha, Tensor depth, Tensor transmittance,
-    Tensor last, Tensor weights, int64_t width, int64_t height, int64_t cell, bool features_move_geometry,
+    Tensor last, int64_t width, int64_t height, int64_t cell, bool features_move_geometry,
     bool absgrad, bool features_need_grad) {
   Inputs in{means2d,      conics,         opacities,  colors,     depths,           features, background,
             tile_offsets, pair_gaussians, pair_slots, slot_tiles, gaussian_offsets, width,    height,
@@ -276,9 +256,9 @@ RasterizeBackwardResult rasterize_backward_cpu(
   depth = checked(depth, "depth", in.dtype, {B, height, width}, "[B, H, W]");
   transmittance = checked(transmittance, "transmittance", in.dtype, {B, height, width}, "[B, H, W]");
   last = checked(last, "last", ScalarType::Int, {B, height, width}, "[B, H, W]");
-  const bool pooled = cell >= kBlock, want_features = g_features && features_need_grad;
-  if (want_features && pooled)
-    weights = checked(weights, "weights", in.dtype, {pairs, in.cells_per_tile()}, "[P, R]");
+  if (cell < kBlock) g_weights = std::nullopt;
+  if (g_weights) g_weights = checked(*g_weights, "grad of weights", in.dtype, {pairs, in.cells_per_tile()}, "[P, R]");
+  const bool want_features = g_features && features_need_grad;
 
   const auto make = [&](torch::headeronly::IntHeaderOnlyArrayRef shape) {
     return torch::stable::empty(shape, in.dtype);
@@ -289,7 +269,7 @@ RasterizeBackwardResult rasterize_backward_cpu(
   Tensor pair_grads = make({pairs, kRecord});
   const int64_t size = in.dtype == ScalarType::Double ? 8 : 4;
   const int64_t fitting = std::max<int64_t>(kPairFeatureBytes / std::max<int64_t>(pairs * size, 1) / 16 * 16, 16);
-  const int64_t round = want_features && !pooled ? std::min(C, fitting) : 0;
+  const int64_t round = want_features ? std::min(C, fitting) : 0;
   Tensor pair_features = make({round ? pairs : 0, round});
 
   const auto go = [&](auto zero) {
@@ -300,10 +280,10 @@ RasterizeBackwardResult rasterize_backward_cpu(
                             data<T>(g_alpha),
                             data<T>(g_depth),
                             data<T>(g_features),
+                            data<T>(g_weights),
                             data<T>(depth),
                             data<T>(alpha),
                             data<T>(transmittance),
-                            data<T>(weights),
                             data<int32_t>(last),
                             mutable_data<T>(pair_grads),
                             round ? mutable_data<T>(pair_features) : nullptr,
@@ -327,14 +307,6 @@ RasterizeBackwardResult rasterize_backward_cpu(
     sum_pairs(in, grads.pairs, mutable_data<T>(out_xy), mutable_data<T>(out_conics), mutable_data<T>(out_opacities),
               mutable_data<T>(out_colors), mutable_data<T>(out_depths),
               absgrad ? mutable_data<T>(out_absolute) : nullptr);
-    if (want_features && pooled) {
-      T* out = mutable_data<T>(out_features);
-      for (int64_t channel = 0; channel < C; channel += kChannelSlice)
-        torch::stable::parallel_for(0, N, kGrain, [&](int64_t begin, int64_t end) {
-          const int64_t count = std::min(kChannelSlice, C - channel);
-          kernel.sum_pooled_feature_grads(inputs, grads, out, begin, end, channel, count);
-        });
-    }
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {out_xy, out_conics, out_opacities, out_colors, out_depths, out_features, out_absolute};

@@ -124,40 +124,5 @@ int pixels_in_cell(const Tile<T>& tile, int cell, int cell_x, int cell_y) {
   return (w < 0 ? 0 : w < cell ? w : cell) * (h < 0 ? 0 : h < cell ? h : cell);
 }
 
-// The cells of one camera's feature image, and each Gaussian's weights in them, for cells of whole blocks.
-template <class T>
-struct PooledCells {
-  const RasterizeInputs<T>& in;
-  int64_t camera, tiles_x, first_tile;
-  int64_t first;  // the camera's first row in [B * cells_y * cells_x, C]
-  int cells, across;
-
-  PooledCells(const RasterizeInputs<T>& in_, int64_t camera_)
-      : in(in_),
-        camera(camera_),
-        tiles_x(in.tiles_x()),
-        first_tile(camera * in.tiles_x() * in.tiles_y()),
-        first(camera * in.cells_x() * in.cells_y()),
-        cells(in.cells_per_tile()),
-        across(kTile / in.cell) {}
-
-  // visit(weight, row) for every cell of the camera in which Gaussian n has weight.
-  template <class Visit>
-  FGS_HD void for_each(int64_t n, const T* weights, const Visit& visit) const {
-    const int64_t i = camera * in.gaussians + n;
-    for (int64_t slot = in.gaussian_offsets[i]; slot < in.gaussian_offsets[i + 1]; ++slot) {
-      const T* w = weights + slot * cells;
-      const uint32_t tile = static_cast<uint32_t>(in.slot_tiles[slot] - first_tile);
-      if (cells == 1) {  // one cell per tile
-        if (w[0] != T(0)) visit(w[0], static_cast<int64_t>(tile));
-        continue;
-      }
-      const int64_t x = tile % static_cast<uint32_t>(tiles_x) * across, y = tile / static_cast<uint32_t>(tiles_x) * across;
-      for (int c = 0; c < cells; ++c)
-        if (w[c] != T(0)) visit(w[c], (y + c / across) * in.cells_x() + x + c % across);
-    }
-  }
-};
-
 }  // namespace FGS_ISA
 }  // namespace fgs

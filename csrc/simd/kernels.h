@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../cells/cells.h"
 #include "../project/project.h"
 #include "../rasterize/rasterize.h"
 #include "scratch.h"
@@ -17,10 +18,12 @@ struct Kernels {
   void (*project_backward)(const ProjectInputs<T>&, const ProjectGrads<T>&, int64_t begin, int64_t end);
   void (*rasterize_tile)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t tile, Scratch&);
   void (*rasterize_tile_backward)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, int64_t tile, Scratch&);
-  void (*blend_pooled_features)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t camera, int64_t channel,
-                                int64_t channels);
-  void (*sum_pooled_feature_grads)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, T* out, int64_t begin,
-                                   int64_t end, int64_t channel, int64_t channels);
+  void (*blend_cells)(const SparseCells<T>&, const T* features, T* maps, int64_t cells, int64_t C, int64_t begin,
+                      int64_t count);
+  void (*accumulate_cells)(const SparseCells<T>&, const T* maps, const T* rates, T* sums, int64_t C, int64_t first,
+                           int64_t last);
+  void (*cell_products)(const SparseCells<T>&, const T* features, const T* maps, T* out, int64_t C, int64_t first,
+                        int64_t last);
 };
 
 // FEATURE_GS_SIMD=generic|avx2|avx512 in the environment asks for a lower level than the processor offers.

@@ -1,6 +1,7 @@
 // Fills a table of kernels (kernels.h) for a pack type.
 #pragma once
 
+#include "../cells/cells_kernel.h"
 #include "../project/project_kernel.h"
 #include "../rasterize/backward.h"
 #include "kernels.h"
@@ -11,8 +12,8 @@ inline namespace FGS_ISA {
 template <class P>
 void rasterize_any_tile(const RasterizeInputs<typename P::Scalar>& in, const RasterizeOutputs<typename P::Scalar>& out,
                         int64_t tile, Scratch& scratch) {
-  if (!in.channels) return rasterize_tile<P, FeatureCells::kNone>(in, out, tile, scratch);
   if (in.pooled()) return rasterize_tile<P, FeatureCells::kPooled>(in, out, tile, scratch);
+  if (!in.channels) return rasterize_tile<P, FeatureCells::kNone>(in, out, tile, scratch);
   rasterize_tile<P, FeatureCells::kPixels>(in, out, tile, scratch);
 }
 
@@ -20,7 +21,7 @@ template <class P>
 void rasterize_any_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
                                  const RasterizeGrads<typename P::Scalar>& g, int64_t tile, Scratch& scratch) {
   const bool weights = g.pair_features != nullptr;
-  const bool pull = in.features_move_geometry && g.features && g.geometry;
+  const bool pull = g.weights || (in.features_move_geometry && g.features && g.geometry);
   const auto run = [&]<bool kWeights, bool kPull>() {
     if (g.absgrad) return rasterize_tile_backward<P, kWeights, kPull, true>(in, g, tile, scratch);
     rasterize_tile_backward<P, kWeights, kPull, false>(in, g, tile, scratch);
@@ -39,8 +40,9 @@ constexpr Kernels<typename P::Scalar> make_kernels(const char* name) {
           &project_backward<P>,
           &rasterize_any_tile<P>,
           &rasterize_any_tile_backward<P>,
-          &blend_pooled_features<P>,
-          &sum_pooled_feature_grads<P>};
+          &blend_cells<P>,
+          &accumulate_cells<P>,
+          &cell_products<P>};
 }
 
 }  // namespace FGS_ISA

@@ -16,6 +16,7 @@ ops = torch.ops.feature_gs
 
 TILE = 16  # pixels along the side of a tile
 FEATURE_CELLS = (1, 2, 4, 8, 16)
+POOLED_CELL = 4  # from this size on the op puts out weights per cell instead of features
 
 
 # ---------------------------------------------------------------------------------------------------- project
@@ -131,7 +132,7 @@ def _rasterize_fake(
     batch = means2d.shape[0]
     channels = 0 if features is None else features.shape[1]
     rows, columns = -(-height // feature_cell), -(-width // feature_cell)
-    pooled = features is not None and feature_cell >= 4
+    pooled = feature_cell >= POOLED_CELL
     image = (batch, height, width)
     return (
         means2d.new_empty(*image, 3),
@@ -147,7 +148,7 @@ def _rasterize_fake(
 
 @torch.library.register_fake("feature_gs::rasterize_backward")
 def _rasterize_backward_fake(*args: Any) -> tuple[Tensor, ...]:
-    grad_features, means2d, conics, opacities, colors, depths, features = args[3:10]
+    grad_features, _, means2d, conics, opacities, colors, depths, features = args[3:11]
     absgrad, features_need_grad = args[25], args[26]
     batch, count = opacities.shape
     channels = 0 if features is None else features.shape[1]
@@ -164,24 +165,24 @@ def _rasterize_backward_fake(*args: Any) -> tuple[Tensor, ...]:
 
 
 def _rasterize_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    _, alpha, depth, median_depth, _, transmittance, last, weights = output
-    ctx.mark_non_differentiable(median_depth, transmittance, last, weights)
+    _, alpha, depth, median_depth, _, transmittance, last, _ = output
+    ctx.mark_non_differentiable(median_depth, transmittance, last)
     ctx.set_materialize_grads(False)
     absgrad = inputs[7]
-    ctx.save_for_backward(*inputs[:7], *inputs[8:13], alpha, depth, transmittance, last, weights)
+    ctx.save_for_backward(*inputs[:7], *inputs[8:13], alpha, depth, transmittance, last)
     ctx.settings = (*inputs[13:17], absgrad is not None)
 
 
 def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    g_color, g_alpha, g_depth, _, g_features = grads[:5]
+    g_color, g_alpha, g_depth, _, g_features, _, _, g_weights = grads
     features = ctx.saved_tensors[5]
     if features is None:
         g_features = None
-    if g_color is None and g_alpha is None and g_depth is None and g_features is None:
+    if all(grad is None for grad in (g_color, g_alpha, g_depth, g_features, g_weights)):
         return (None,) * 17
     wanted = ctx.needs_input_grad[5]
     out = ops.rasterize_backward(
-        g_color, g_alpha, g_depth, g_features, *ctx.saved_tensors, *ctx.settings, wanted
+        g_color, g_alpha, g_depth, g_features, g_weights, *ctx.saved_tensors, *ctx.settings, wanted
     )
     background = ctx.saved_tensors[6]
     g_background = None

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feature_gs.rasterizer.ops import FEATURE_CELLS, ops
+from feature_gs.rasterizer.cells import CellWeights
+from feature_gs.rasterizer.ops import FEATURE_CELLS, POOLED_CELL, ops
 
 
 @dataclass
@@ -26,6 +27,8 @@ class RenderOutput:
             [B, N, 2]
         absgrad: With `absgrad=True` a tensor whose `.grad` is, after `backward()`, the sum over pixels of
             |dL/dmeans2d|. [B, N, 2]
+        cells: With `cell_weights=True` the Gaussians' weights in the feature cells, else None. They carry a gradient
+            only with `features_move_geometry`.
     """
 
     color: Tensor
@@ -36,6 +39,7 @@ class RenderOutput:
     radii: Tensor
     means2d: Tensor
     absgrad: Tensor | None
+    cells: CellWeights | None = None
 
 
 def rasterize(
@@ -58,6 +62,7 @@ def rasterize(
     far: float = float("inf"),
     features_move_geometry: bool = False,
     absgrad: bool = False,
+    cell_weights: bool = False,
 ) -> RenderOutput:
     """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussians, 2023).
 
@@ -93,6 +98,8 @@ def rasterize(
             Off: these
             get exactly zero from it.
         absgrad: Also provides the sum over pixels of absolute 2D gradients, see `RenderOutput.absgrad`.
+        cell_weights: Also provides the weights of the feature cells, from which feature images of any kind are made
+            later, see `RenderOutput.cells`. Needs a `feature_cell` of 4, 8 or 16.
 
     Returns:
         Images of all cameras, see `RenderOutput`.
@@ -120,6 +127,8 @@ def rasterize(
         raise ValueError("give colors or sh, not both")
     if feature_cell not in FEATURE_CELLS:
         raise ValueError(f"feature_cell must be one of {FEATURE_CELLS}, got {feature_cell}")
+    if cell_weights and feature_cell < POOLED_CELL:
+        raise ValueError(f"cell_weights needs a feature_cell of 4, 8 or 16, got {feature_cell}")
     if width < 1 or height < 1:
         raise ValueError(f"the image must have at least one pixel, got {width} x {height}")
     if background is not None:
@@ -156,30 +165,38 @@ def rasterize(
     stand_in = torch.zeros_like(means2d, requires_grad=True) if absgrad else None
     with torch.no_grad():
         pairs = ops.intersect(means2d, conics, blended, depths, radii, width, height)
-    color, alpha, depth, median_depth, blended_features, *_ = ops.rasterize(
+    pooled = feature_cell >= POOLED_CELL and (cell_weights or features is not None)
+    color, alpha, depth, median_depth, feature_map, _, _, weights = ops.rasterize(
         means2d,
         conics,
         blended,
         splat_colors,
         depths,
-        features,
+        None if pooled else features,
         background,
         stand_in,
         *pairs,
         width,
         height,
-        feature_cell,
+        feature_cell if pooled or features is not None else 1,
         features_move_geometry,
     )
+    cells = None
+    if pooled:
+        kept = weights if features_move_geometry else weights.detach()
+        cells = CellWeights.from_slots(kept, *pairs[3:], batch, width, height, feature_cell)
+        if features is not None:
+            feature_map = cells.blend(features)
     return RenderOutput(
         color=color,
         alpha=alpha,
         depth=depth,
         median_depth=median_depth,
-        features=None if features is None else blended_features,
+        features=None if features is None else feature_map,
         radii=radii,
         means2d=means2d,
         absgrad=stand_in,
+        cells=cells if cell_weights else None,
     )
 
 

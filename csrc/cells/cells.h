@@ -1,0 +1,38 @@
+// cells: the feature image as a sparse matrix A [cells, N], cells = B * h * w. A[r, n] is the share of Gaussian n in
+// cell r: its blending weight averaged over the cell's pixels. Rendering features is A F; lifting and gradients are
+// Aᵀ M. A does not depend on the number of channels and is listed once per view, for any use of it.
+//
+//   compress_cells: weights [P, R] by slot, as rasterize puts them out (R = (16 / cell)² cells of the slot's tile), and
+//     slot_tiles [P] and gaussian_offsets [B * N + 1] of intersect
+//     -> gaussians [K] int32: the Gaussians that some cell sees, neighbours in the image near each other
+//        offsets [K + 1] int64: the entries of gaussians[k] are offsets[k] .. offsets[k + 1]
+//        rows [E] int32: the cell of each entry
+//        places [E] int64: where its value stands in `weights`, read as one row: values = weights.flatten()[places]
+//
+//   blend_cells:      features [N, C] -> maps [cells, C] = A F
+//   gather_cells:     maps [cells, C] -> [N, C] = Aᵀ M
+//   accumulate_cells: sums [N, C] += diag(rates) Aᵀ M in place; rates [N], absent = 1. Rows of Gaussians that are not
+//                     listed are not even read.
+//   cell_products:    features, maps -> [E], F[n, :] · M[r, :] of each entry: dL/dvalues of blend_cells
+//
+// Every sum runs in the order of the entries: the same bits for any number of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "../intersect/intersect.h"
+
+namespace fgs {
+
+constexpr int64_t kChannelSlice = 64;  // channels held in registers at a time
+
+template <class T>
+struct SparseCells {
+  int64_t count;             // listed Gaussians
+  const int32_t* gaussians;  // [count]
+  const int64_t* offsets;    // [count + 1]
+  const int32_t* rows;       // [entries]
+  const T* values;           // [entries]
+};
+
+}  // namespace fgs
