@@ -1,6 +1,5 @@
 """Features as colours: one affine map per model, from the first three principal components to RGB."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,34 +47,33 @@ class Palette:
         return None
 
 
-def fit_palette(samples: Iterable[Tensor]) -> Palette:  # each [n, C]
+def fit_palette(samples: Tensor) -> Palette:  # [n, C]
     """Fits a palette: red, green and blue are the first three principal components.
 
     The 1st and 99th percentile of each become 0 and 1. With fewer than three channels the last component
-    serves again; a component that does not vary is shown as 0.5.
+    serves again. A component that does not vary, and everything where there is no sample, is grey (0.5).
 
     Args:
-        samples: Decoded features, some thousands; kept in memory. Each [n, C]
+        samples: Decoded features, some thousands. [n, C]
 
     Returns:
         The palette.
-
-    Raises:
-        ValueError: There is no sample.
     """
-    rows = torch.cat([sample.float().cpu() for sample in samples])
+    rows = samples.detach().float().cpu()
+    channels = rows.shape[1]
+    if len(rows) == 0:
+        return Palette(torch.zeros(channels, 3), torch.full((3,), 0.5))
     accumulator = PcaAccumulator()
     accumulator.add(rows)
-    pca = accumulator.fit(min(3, rows.shape[1]))
-    projected = pca.project(rows).double().numpy()
-    low, high = np.quantile(projected, _PERCENTILES, axis=0)
+    pca = accumulator.fit(min(3, channels))
+    low, high = np.quantile(pca.project(rows).double().numpy(), _PERCENTILES, axis=0)
     spread = high - low
-    varies = spread > 1e-6 * max(float(np.abs(rows.numpy()).max()), 1e-12)
+    varies = spread > 1e-6 * rows.abs().max().item()
     scale = np.where(varies, 1 / np.where(varies, spread, 1), 0)
     offset = np.where(varies, -low * scale, 0.5)
-    channels = [min(i, len(scale) - 1) for i in range(3)]
-    matrix = (pca.components.double() * torch.from_numpy(scale))[:, channels]
-    bias = torch.from_numpy(offset)[channels] - pca.mean.double() @ matrix
+    chosen = [min(i, len(scale) - 1) for i in range(3)]
+    matrix = (pca.components.double() * torch.from_numpy(scale))[:, chosen]
+    bias = torch.from_numpy(offset)[chosen] - pca.mean.double() @ matrix
     return Palette(matrix.float(), bias.float())
 
 
