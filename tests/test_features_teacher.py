@@ -194,10 +194,10 @@ def test_an_unusable_map_is_named_with_its_fault(
 
 def test_the_remedy_is_a_command_where_encode_made_the_maps(tmp_path: Path) -> None:
     folder = teacher_folder(tmp_path / "my scene", "codes")
-    write_meta(folder, "codes", 4, encoder={"layer": 11}, pca={"variances": []})
+    write_meta(folder, "codes", 4, encoder={"layer": 11}, flags="-f codes --pca 4")
     with pytest.raises(UserError, match="there is no teacher map") as caught:
         TeacherStore.open(folder).load(view(tmp_path))
-    assert f'feature-gs encode -s "{tmp_path / "my scene"}" -f codes --pca 4' in str(caught.value)
+    assert f"feature-gs encode -s '{tmp_path / 'my scene'}' -f codes --pca 4" in str(caught.value)
 
 
 @pytest.mark.parametrize(

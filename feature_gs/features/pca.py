@@ -1,10 +1,16 @@
 """Principal components of features, from sums that are gathered map by map."""
 
+import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from feature_gs.files import atomic_write
 
 _ROWS = 1 << 14  # cells converted to float64 at a time
 
@@ -123,3 +129,30 @@ def fit_pca(maps: Iterable[Tensor], k: int) -> Pca:
     for features in maps:
         sums.add(features.flatten(1).T)
     return sums.fit(k)
+
+
+def save_pca(path: Path, pca: Pca) -> None:
+    """Writes a PCA as .npz with `mean`, `components`, `variances` and `total_variance`."""
+    with atomic_write(path) as temporary:
+        np.savez(
+            temporary,
+            mean=pca.mean.numpy(),
+            components=pca.components.numpy(),
+            variances=pca.variances.numpy(),
+            total_variance=np.float64(pca.total_variance),
+        )
+
+
+def load_pca(path: Path) -> Pca | None:
+    """Reads what `save_pca` wrote; None if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            mean, components, variances = (
+                torch.from_numpy(stored[key].astype(np.float32))
+                for key in ("mean", "components", "variances")
+            )
+            total = float(stored["total_variance"])
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    shapes_fit = components.ndim == 2 and components.shape == (len(mean), len(variances))
+    return Pca(mean, components, variances, total) if shapes_fit else None

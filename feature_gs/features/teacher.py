@@ -11,6 +11,7 @@ Folders of Feature 3DGS are read as well.
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -141,8 +142,8 @@ class TeacherStore:
             tool = "Feature 3DGS" if self.from_feature3dgs else "the tool that made the others"
             return f"Write it with {tool}."
         scene = self.folder.parent.parent if self.folder.parent.name == "features" else "SCENE"
-        pca = f" --pca {self.channels}" if self.meta.get("pca") else ""
-        return f'This makes it: feature-gs encode -s "{scene}" -f {self.name}{pca}'
+        flags = self.meta.get("flags", f"-f {self.name}")
+        return f"This makes it: feature-gs encode -s {shlex.quote(str(scene))} {flags}"
 
 
 def write_meta(folder: Path, teacher: str, channels: int, **further: Any) -> None:
