@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from feature_gs.evaluation.retrieval import retrieval_map
 from feature_gs.features.teacher import write_map, write_meta
 
 LABELS = 256
@@ -144,6 +145,18 @@ def mean_cosines(
             sums[kind] += chosen.sum().item()
             counts[kind] += chosen.numel()
     return {kind: sums[kind] / max(1, counts[kind]) for kind in sums}
+
+
+def retrieval_of(maps: Mapping[str, Tensor], scene_dir: Path, cell: int = 8) -> float:
+    """How well maps find every label again: mean average precision over all pairs of views.
+
+    Args:
+        maps: Maps by image name, rendered or a teacher's, of the views to measure. [h, w, C] each
+        scene_dir: The scene with its label images; a cell counts for the label of most of its pixels.
+        cell: Side of a cell in pixels.
+    """
+    paths = [(scene_dir / "labels" / name).with_suffix(".png") for name in maps]
+    return retrieval_map([*maps.values()], [cell_labels(read_labels(path), cell) for path in paths])
 
 
 def main() -> None:
