@@ -248,3 +248,65 @@ def test_rotate_turns_as_its_matrix_does() -> None:
     assert torch.allclose(turned.norm(dim=1), vectors.norm(dim=1), atol=1e-5)
     inverse = quats * torch.tensor([1, -1, -1, -1])
     assert torch.allclose(rotate(inverse, turned), vectors, atol=1e-5)
+
+
+def with_features(count: int, channels: int) -> GaussianModel:
+    model = random_model(count, 1)
+    model.features = torch.nn.Parameter(
+        torch.randn(count, channels, generator=torch.Generator().manual_seed(1))
+    )
+    return model
+
+
+def property_names(path: Path) -> list[str]:
+    header = path.read_bytes().split(b"end_header\n")[0].decode().splitlines()
+    return [line.split()[-1] for line in header if line.startswith("property")]
+
+
+@pytest.mark.parametrize(("count", "channels"), [(0, 3), (1, 1), (5, 12)])
+def test_ply_carries_features_when_asked(tmp_path: Path, count: int, channels: int) -> None:
+    model = with_features(count, channels)
+    model.save_ply(tmp_path / "plain.ply")
+    model.save_ply(tmp_path / "more.ply", features=True)
+    random_model(count, 1).save_ply(tmp_path / "none.ply", features=True)
+    plain = property_names(tmp_path / "plain.ply")
+    assert property_names(tmp_path / "more.ply") == plain + [f"semantic_{i}" for i in range(channels)]
+    assert (tmp_path / "none.ply").read_bytes() == (tmp_path / "plain.ply").read_bytes()
+
+    loaded = GaussianModel.load_ply(tmp_path / "more.ply", features=True)
+    assert loaded.features is not None and model.features is not None
+    assert torch.equal(loaded.features, model.features)
+    for name in NAMES:
+        assert torch.equal(getattr(loaded, name), getattr(model, name)), name
+    assert GaussianModel.load_ply(tmp_path / "more.ply").features is None
+
+
+def test_ply_features_of_fit3d_are_read_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """FiT3D has sem_0.. between f_rest and opacity; here they are also out of order."""
+    columns = foreign_columns(4, 9)
+    semantic = {f"sem_{i}": np.arange(4, dtype=np.float32) + 10 * i for i in (10, 2, 0, 1, *range(3, 10))}
+    write_columns(tmp_path / "a.ply", {**semantic, **columns})
+    features = GaussianModel.load_ply(tmp_path / "a.ply", features=True).features
+    assert features is not None
+    expected = torch.arange(4.0)[:, None] + 10 * torch.arange(11.0)
+    assert torch.equal(features, expected)
+
+    columns["y"][1] = np.nan  # a row that is left out takes its features along
+    write_columns(tmp_path / "a.ply", {**semantic, **columns})
+    with pytest.warns(UserWarning, match="left out 1 of 4"):
+        features = GaussianModel.load_ply(tmp_path / "a.ply", features=True).features
+    assert features is not None and torch.equal(features, expected[[0, 2, 3]])
+
+
+def test_ply_features_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    columns = foreign_columns(4, 0)
+    good = np.zeros(4, np.float32)
+    for more, message in (
+        ({}, "holds no features"),
+        ({"semantic_0": good, "semantic_2": good}, "expected semantic_0 to semantic_1"),
+        ({"sem_0": np.full(4, np.nan, np.float32)}, r"columns sem_\*.*NaN"),
+    ):
+        write_columns(tmp_path / "a.ply", {**columns, **more})
+        assert len(GaussianModel.load_ply(tmp_path / "a.ply")) == 4
+        with pytest.raises(UserError, match=message):
+            GaussianModel.load_ply(tmp_path / "a.ply", features=True)

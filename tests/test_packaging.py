@@ -24,7 +24,7 @@ PACKAGE = ROOT / "feature_gs"
 
 # Ground floor first: a folder imports only from the ones before it.
 FLOORS = [
-    *("_C", "errors", "files"),
+    *("_C", "errors", "files", "encoders"),
     *("rasterizer", "gaussians", "scenes", "rendering", "features", "evaluation", "training"),
     *("queries", "editing", "cli"),
 ]

@@ -15,6 +15,7 @@ from feature_gs.errors import UserError
 
 # Verb: (module, what it does). The module is imported only when its verb is called.
 VERBS = {
+    "encode": ("feature_gs.cli.encode", "let a 2D model describe every photo of a scene"),
     "train": ("feature_gs.cli.train", "train Gaussians on a folder of photos with camera poses"),
     "render": ("feature_gs.cli.render", "render pictures and videos of a trained model"),
     "evaluate": ("feature_gs.cli.evaluate", "measure PSNR, SSIM and LPIPS of a trained model"),

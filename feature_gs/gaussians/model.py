@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from feature_gs.gaussians.initialise import neighbour_distances
-from feature_gs.gaussians.ply import PlyGaussians, read_ply, write_ply
+from feature_gs.gaussians.ply import Array, PlyGaussians, read_ply, write_ply
 from feature_gs.gaussians.sh import MAX_SH_DEGREE, degree_of, rest_bands, rgb_to_dc
 
 
@@ -132,8 +132,16 @@ class GaussianModel(nn.Module):
         """Whether no parameter holds a NaN or an infinity."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters())
 
-    def save_ply(self, path: Path) -> None:
-        """Writes the standard 3DGS PLY, which every viewer opens (SH padded to `sh_degree`)."""
+    def save_ply(self, path: Path, *, features: bool = False) -> None:
+        """Writes the standard 3DGS PLY, which every viewer opens (SH padded to `sh_degree`).
+
+        Args:
+            path: The file.
+            features: Add the features, as they are, in columns `semantic_0`, ... as Feature 3DGS does.
+
+        Raises:
+            UserError: The file cannot be written; a previous one stays whole.
+        """
         bands = rest_bands(self.sh_degree)
         sh_rest = self.sh_rest.detach()
         padded = sh_rest.new_zeros(len(self), bands, 3)
@@ -141,23 +149,29 @@ class GaussianModel(nn.Module):
         write_ply(
             path,
             PlyGaussians(
-                means=self.means.detach().cpu().numpy(),
-                quats=self.quats.detach().cpu().numpy(),
-                log_scales=self.log_scales.detach().cpu().numpy(),
-                logit_opacities=self.logit_opacities.detach().cpu().numpy(),
-                sh_dc=self.sh_dc.detach().cpu().numpy(),
-                sh_rest=padded.cpu().numpy(),
+                means=_array(self.means),
+                quats=_array(self.quats),
+                log_scales=_array(self.log_scales),
+                logit_opacities=_array(self.logit_opacities),
+                sh_dc=_array(self.sh_dc),
+                sh_rest=_array(padded),
+                features=_array(self.features) if features and self.features is not None else None,
             ),
         )
 
     @classmethod
-    def load_ply(cls, path: Path) -> "GaussianModel":
+    def load_ply(cls, path: Path, *, features: bool = False) -> "GaussianModel":
         """Reads a 3DGS PLY of any tool, of SH degree 0..3; `sh_degree` is the file's.
 
+        Args:
+            path: The file.
+            features: Read the features in columns `semantic_0`, ... (Feature 3DGS) or `sem_0`, ... (FiT3D).
+
         Raises:
-            UserError: The file is missing, truncated, or does not hold Gaussians.
+            UserError: The file is missing, truncated, or does not hold Gaussians, or not the features asked
+                for.
         """
-        data = read_ply(path)
+        data = read_ply(path, features=features)
         return cls(
             means=torch.from_numpy(data.means),
             quats=torch.from_numpy(data.quats),
@@ -166,4 +180,9 @@ class GaussianModel(nn.Module):
             sh_dc=torch.from_numpy(data.sh_dc),
             sh_rest=torch.from_numpy(data.sh_rest),
             sh_degree=data.sh_degree,
+            features=None if data.features is None else torch.from_numpy(data.features),
         )
+
+
+def _array(tensor: Tensor) -> Array:  # [...]
+    return tensor.detach().float().cpu().numpy()

@@ -36,6 +36,7 @@ class PlyGaussians:
     logit_opacities: Array  # [N]
     sh_dc: Array  # [N, 3]
     sh_rest: Array  # [N, K - 1, 3], all bands
+    features: Array | None = None  # [N, C]
 
     @property
     def sh_degree(self) -> int:
@@ -47,15 +48,17 @@ class PlyGaussians:
 
 
 def write_ply(path: Path, gaussians: PlyGaussians) -> None:
-    """Writes little-endian float32 rows: x y z nx ny nz f_dc f_rest opacity scale rot.
+    """Writes little-endian float32 rows: x y z nx ny nz f_dc f_rest opacity scale rot, then semantic.
 
-    `f_rest` lists all coefficients of red, then of green, then of blue. Normals are zero.
+    `f_rest` lists all coefficients of red, then of green, then of blue. Normals are zero. There are columns
+    `semantic_0`, ... (as Feature 3DGS lays them out) only where there are features.
 
     Raises:
         UserError: The file cannot be written (a full disk, no permission); a previous one stays whole.
     """
     count, bands = gaussians.sh_rest.shape[:2]
-    names = _column_names(bands)
+    features = np.empty((count, 0), np.float32) if gaussians.features is None else gaussians.features
+    names = _column_names(bands, features.shape[1])
     rows = np.concatenate(
         [
             gaussians.means,
@@ -65,6 +68,7 @@ def write_ply(path: Path, gaussians: PlyGaussians) -> None:
             gaussians.logit_opacities[:, None],
             gaussians.log_scales,
             gaussians.quats,
+            features,
         ],
         axis=1,
         dtype="<f4",
@@ -81,22 +85,24 @@ def write_ply(path: Path, gaussians: PlyGaussians) -> None:
         ) from error
 
 
-def read_ply(path: Path) -> PlyGaussians:
+def read_ply(path: Path, *, features: bool = False) -> PlyGaussians:
     """Reads a 3DGS PLY, binary or ascii, of any column order and number type.
 
-    Normals and further columns (`semantic_0`, ...) are ignored. Rows that cannot be shown (a NaN or an
+    Normals and further columns are ignored. Rows that cannot be shown (a NaN or an
     infinity in position, colour or rotation, a NaN elsewhere) are left out with a warning; infinite opacity
     logits and log-scales, which some tools write for "opaque" and "flat", become +-30 and +-40; zero
     rotations become the identity.
 
+    Args:
+        path: The file.
+        features: Read the columns `semantic_0`, ... (Feature 3DGS) or `sem_0`, ... (FiT3D) too.
+
     Raises:
-        UserError: The file is missing, truncated, or does not hold Gaussians.
+        UserError: The file is missing, truncated, or does not hold Gaussians, or not the features asked for.
     """
     vertices = _read_vertices(path)
     available = set(vertices.dtype.names or ())
-    rest = sorted(
-        (name for name in available if re.fullmatch(r"f_rest_\d+", name)), key=lambda name: int(name[7:])
-    )
+    rest = _numbered(available, "f_rest_")
     required = (*_POSITION, *_DC, *_OPACITY, *_SCALE, *_ROTATION)
     missing = [name for name in required if name not in available]
     if missing:
@@ -121,13 +127,38 @@ def read_ply(path: Path) -> PlyGaussians:
         sh_rest=np.ascontiguousarray(
             _columns(path, vertices, rest).reshape(count, 3, bands).transpose(0, 2, 1)
         ),
+        features=_features(path, vertices) if features else None,
     )
     return _usable(path, data)
 
 
-def _column_names(bands: int) -> list[str]:
+def _column_names(bands: int, channels: int) -> list[str]:
     rest = [f"f_rest_{i}" for i in range(3 * bands)]
-    return [*_POSITION, *_NORMAL, *_DC, *rest, *_OPACITY, *_SCALE, *_ROTATION]
+    semantic = [f"semantic_{i}" for i in range(channels)]
+    return [*_POSITION, *_NORMAL, *_DC, *rest, *_OPACITY, *_SCALE, *_ROTATION, *semantic]
+
+
+def _numbered(names: set[str], prefix: str) -> list[str]:
+    """The names that are `prefix` and a number, by that number."""
+    found = (name for name in names if re.fullmatch(rf"{prefix}\d+", name))
+    return sorted(found, key=lambda name: int(name.removeprefix(prefix)))
+
+
+def _features(path: Path, vertices: npt.NDArray[Any]) -> Array:
+    """The features, [N, C]."""
+    available = set(vertices.dtype.names or ())
+    names = _numbered(available, "semantic_") or _numbered(available, "sem_")
+    if not names:
+        raise UserError(f"{path} holds no features: it has no columns semantic_0.. or sem_0..")
+    prefix = names[0].rstrip("0123456789")
+    if names != [f"{prefix}{i}" for i in range(len(names))]:
+        raise UserError(
+            f"{path} has {len(names)} columns {prefix}*; expected {prefix}0 to {prefix}{len(names) - 1}."
+        )
+    features = _columns(path, vertices, names)
+    if not np.isfinite(features).all():
+        raise UserError(f"the features (columns {prefix}*) of {path} hold a NaN or an infinity.")
+    return features
 
 
 def _read_vertices(path: Path) -> npt.NDArray[Any]:
@@ -181,6 +212,7 @@ def _usable(path: Path, data: PlyGaussians) -> PlyGaussians:
         logit_opacities=_finite(data.logit_opacities[finite], _LOGIT_LIMIT),
         sh_dc=data.sh_dc[finite],
         sh_rest=data.sh_rest[finite],
+        features=None if data.features is None else data.features[finite],
     )
 
 

@@ -1,0 +1,6 @@
+"""Teachers: 2D networks (and hand-made descriptors) that turn a photo into a grid of features."""
+
+from feature_gs.encoders.base import Encoder, Grid, encoder_names, is_encoder_name, load_encoder
+from feature_gs.encoders.options import Option
+
+__all__ = ["Encoder", "Grid", "Option", "encoder_names", "is_encoder_name", "load_encoder"]
