@@ -5,6 +5,10 @@
 The codes are random unit vectors. A cell of 8 pixels holds the mean code of its pixels plus noise that is
 independent from cell to cell and from view to view, so a scene that agrees with all views must come nearer to
 the codes than any single view does.
+
+In 384 dimensions such noise hardly ever turns a cell towards another label: retrieval on the noisy maps of a
+dozen objects is almost perfect. Where it has to be hard, as with the noise of networks, keep codes and noise
+in 20 dimensions (--rank 20): the cosine with the code is the same, retrieval falls to about 0.6.
 """
 
 import argparse
