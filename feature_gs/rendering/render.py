@@ -15,6 +15,8 @@ def render(
     antialiased: bool = False,
     near: float = 0.01,
     absgrad: bool = False,
+    feature_cell: int | None = None,
+    features_move_geometry: bool = False,
 ) -> RenderOutput:
     """Renders colour, depth and alpha of one view; differentiable with respect to the model's parameters.
 
@@ -25,6 +27,9 @@ def render(
         antialiased: Compensate the opacity of Gaussians that the screen-space blur widens.
         near: Gaussians whose centre is nearer than this to the camera plane are skipped, scene units.
         absgrad: Make room for the per-pixel absolute gradient of the projected centres, for densification.
+        feature_cell: Also find how much of each Gaussian lies in each cell of so many pixels (4, 8 or 16), as
+            `cells` of the result.
+        features_move_geometry: Let a gradient pass through `cells` to the Gaussians' geometry.
 
     Returns:
         A batch of one view: `color` [1, H, W, 3], `alpha` and `depth` [1, H, W], `radii` [1, N] and so on.
@@ -49,4 +54,7 @@ def render(
         antialiased=antialiased,
         near=near,
         absgrad=absgrad,
+        feature_cell=feature_cell or 1,
+        features_move_geometry=features_move_geometry,
+        cell_weights=feature_cell is not None,
     )
