@@ -92,6 +92,13 @@ def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(imported_modules(file)) == ["a.b.x", "a.y.z", "numpy.linalg"]
 
 
+def test_encoders_stand_alone() -> None:
+    """Somebody may want the teachers and nothing else of feature_gs."""
+    for path in sorted((PACKAGE / "encoders").rglob("*.py")):
+        own = [module.split(".") for module in imported_modules(path) if module.startswith("feature_gs.")]
+        assert {parts[1] for parts in own} <= {"encoders", "errors", "files"}, path.name
+
+
 def test_what_is_imported_is_declared() -> None:
     declared = {distribution(requirement) for requirement in project()["project"]["dependencies"]}
     owners = packages_distributions()

@@ -1,6 +1,16 @@
 """Teachers: 2D networks (and hand-made descriptors) that turn a photo into a grid of features."""
 
 from feature_gs.encoders.base import Encoder, Grid, encoder_names, is_encoder_name, load_encoder
-from feature_gs.encoders.options import Option
+from feature_gs.encoders.options import Option, one_of, whole_number, yes_or_no
 
-__all__ = ["Encoder", "Grid", "Option", "encoder_names", "is_encoder_name", "load_encoder"]
+__all__ = [
+    "Encoder",
+    "Grid",
+    "Option",
+    "encoder_names",
+    "is_encoder_name",
+    "load_encoder",
+    "one_of",
+    "whole_number",
+    "yes_or_no",
+]

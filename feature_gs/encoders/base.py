@@ -231,6 +231,7 @@ def _import_class(path: str, what: str) -> Callable[..., Any]:
             f"cannot import {what}: {type(error).__name__}: {error}.\n"
             "  Is its package installed, or its file in the folder you are in?"
         ) from error
-    if not callable(found):
-        raise UserError(f"{what} is a {type(found).__name__}; expected a class derived from Encoder.")
+    if not callable(found) or (isinstance(found, type) and not issubclass(found, Encoder)):
+        kind = "class of another kind" if isinstance(found, type) else type(found).__name__
+        raise UserError(f"{what} is a {kind}; expected a class derived from feature_gs.encoders.Encoder.")
     return found

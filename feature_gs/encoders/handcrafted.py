@@ -59,15 +59,15 @@ class Handcrafted(Encoder):
         cell = self.settings["cell"]
         rgb = image.cpu().numpy().astype(np.float32) / 255
         lab = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab), dtype=np.float32)
-        colour = torch.from_numpy(lab).permute(2, 0, 1)
+        colour = torch.from_numpy(lab).permute(2, 0, 1).double()  # spreads are differences of large numbers
         scales = []
         for index, blur in enumerate(_BLUR):
-            planes = torch.cat([colour, colour.square(), orientations(lab[..., 0], blur)])
-            mean, square, votes = _pool(planes, cell, 2 * index + 1).split([3, 3, _BINS])
+            mean, square = _pool(torch.cat([colour, colour.square()]), cell, 2 * index + 1).split(3)
             spread = (square - mean.square()).clamp_min(0).sqrt()
+            votes = _pool(orientations(lab[..., 0], blur), cell, 2 * index + 1)
             total = votes.sum(0, keepdim=True)
             direction = (votes - total / _BINS) / (total + _FAINT)
-            raw = torch.cat([mean, (spread + 1).log(), direction])
+            raw = torch.cat([mean, (spread + 1).log(), direction]).float()
             offset, size = _SCALING[index]
             scales.append((raw - offset.view(-1, 1, 1)) / size.view(-1, 1, 1))
         return torch.cat(scales)

@@ -41,7 +41,7 @@ def scale_factors(text: str) -> tuple[float, ...]:
     except ValueError:
         factors = ()
     if not factors or not all(0.1 <= factor <= 10 for factor in factors):
-        raise ValueError("numbers from 0.1 to 10 with commas between, such as 0.5,1,2")
+        raise ValueError("expected numbers from 0.1 to 10 with commas between, such as 0.5,1,2")
     return factors
 
 
@@ -109,6 +109,11 @@ class NetworkEncoder(Encoder):
         """Rows and columns of a photo's map at a multiple of the input size."""
         return cells_along(self.settings["size"] * scale, width, height, self.stride)
 
+    def _input(self, image: Tensor, rows: int, columns: int) -> Tensor:  # [H, W, 3] -> [3, h, w]
+        """The photo as the network wants it, but not normalised."""
+        overlap = self.patch - self.stride
+        return network_input(image, columns * self.stride, rows * self.stride, overlap)
+
     def grid(self, width: int, height: int) -> Grid:
         """Cells that together are exactly the photo, nearly square."""
         return Grid.whole(width, height, *self._cells(width, height, 1.0))
@@ -121,8 +126,7 @@ class NetworkEncoder(Encoder):
         maps = []
         for scale in self.settings["scales"]:
             cells = self._cells(width, height, scale)
-            pixels = network_input(image, *cells, self.patch, self.stride)
-            pixels = ((pixels - self._mean) / self._deviation).to(self.device)[None]
+            pixels = ((self._input(image, *cells) - self._mean) / self._deviation).to(self.device)[None]
             features = self._forward(pixels, *cells)
             if self.settings["flip"]:
                 features = (features + self._forward(pixels.flip(-1), *cells).flip(-1)) / 2

@@ -13,7 +13,7 @@ class Option:
     """One setting of an encoder.
 
     Attributes:
-        read: Turns the text of the option into its value; raises ValueError with what was expected.
+        read: Turns the text of the option into its value; raises ValueError when it cannot.
         default: The value when the option is not given.
         says: One line for people: what the option does.
     """
@@ -26,7 +26,7 @@ class Option:
 def whole_number(text: str) -> int:
     """A whole number above 0."""
     if not text.isdecimal() or not 0 < int(text) < 1 << 20:
-        raise ValueError("a whole number above 0")
+        raise ValueError("expected a whole number above 0")
     return int(text)
 
 
@@ -34,7 +34,7 @@ def yes_or_no(text: str) -> bool:
     """True or false, in any of the usual words."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if text.lower() not in words:
-        raise ValueError("true or false")
+        raise ValueError("expected true or false")
     return words[text.lower()]
 
 
@@ -43,7 +43,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
+            raise ValueError(f"expected one of {', '.join(choices)}")
         return text
 
     return read
@@ -92,7 +92,7 @@ def read_options(name: str, given: Mapping[str, Any], known: Mapping[str, Option
         try:
             values[key] = known[key].read(str(value))
         except ValueError as error:
-            raise UserError(f"option {key} of {name} must be {error}, got {value!r}.") from None
+            raise UserError(f"cannot read option {key}={value} of {name}: {error}.") from None
     return values
 
 

@@ -26,34 +26,37 @@ def cells_along(size: int, width: int, height: int, step: int) -> tuple[int, int
 
 def network_input(
     image: Tensor,  # [H, W, 3]
-    rows: int,
-    columns: int,
-    patch: int,
-    stride: int,
-) -> Tensor:  # [3, h, w]
-    """The photo at the size where `rows` x `columns` patches, `stride` apart, tile it exactly.
+    width: int,
+    height: int,
+    overlap: int = 0,
+) -> Tensor:  # [3, height + overlap, width + overlap]
+    """The photo at another size, with a mirrored edge of half the overlap on all sides.
 
-    Patches larger than their stride overlap and reach over the edge by half the difference. There the photo
-    is mirrored, so that patch (i, j) is centred on cell (i, j) of a grid that is exactly the photo.
+    Patches that are larger than their stride overlap and reach over the edge by half of what they overlap.
+    With that edge, patch (i, j) is centred on cell (i, j) of a grid that is exactly the photo. Half pixels
+    are exact too: the photo is resized from the rectangle that the input shows.
 
     Args:
         image: RGB. [H, W, 3] uint8
-        rows: Cells down.
-        columns: Cells across.
-        patch: Side of a patch, pixels of the input.
-        stride: Distance of neighbouring patches, at most `patch`.
+        width: Width of the photo in the input, pixels.
+        height: Its height.
+        overlap: Side of a patch minus the distance of neighbouring patches, pixels of the input.
 
     Returns:
-        RGB in [0, 1]; h = rows * stride + patch - stride, w likewise. [3, h, w] float32
+        RGB in [0, 1]. [3, height + overlap, width + overlap] float32
     """
-    height, width = image.shape[:2]
-    edge_x = (patch - stride) / 2 * width / (columns * stride)  # pixels of the photo
-    edge_y = (patch - stride) / 2 * height / (rows * stride)
+    edge_x = overlap / 2 * image.shape[1] / width  # pixels of the photo
+    edge_y = overlap / 2 * image.shape[0] / height
     pad_x, pad_y = math.ceil(edge_x), math.ceil(edge_y)
     photo = np.pad(image.cpu().numpy(), ((pad_y, pad_y), (pad_x, pad_x), (0, 0)), mode="symmetric")
     resized = Image.fromarray(photo).resize(
-        (columns * stride + patch - stride, rows * stride + patch - stride),
+        (width + overlap, height + overlap),
         Image.Resampling.BICUBIC,
-        box=(pad_x - edge_x, pad_y - edge_y, pad_x + width + edge_x, pad_y + height + edge_y),
+        box=(
+            pad_x - edge_x,
+            pad_y - edge_y,
+            pad_x + image.shape[1] + edge_x,
+            pad_y + image.shape[0] + edge_y,
+        ),
     )
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255

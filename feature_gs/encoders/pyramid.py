@@ -1,12 +1,15 @@
 """Networks of timm that are no plain ViTs: convolutional or hierarchical ones, or of one input size only."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
+from feature_gs.encoders.base import Grid
 from feature_gs.encoders.network import Architecture, NetworkEncoder
 from feature_gs.encoders.options import Option
+from feature_gs.encoders.picture import network_input
 from feature_gs.encoders.vit import block_index
 from feature_gs.errors import UserError
 
@@ -41,11 +44,9 @@ class Pyramid(NetworkEncoder):
         config = architecture.config
         self._fixed: tuple[int, int] | None = None
         if config.fixed_input_size and not getattr(model, "dynamic_img_size", False):
-            self._fixed = config.input_size[1] // self.stride, config.input_size[2] // self.stride
+            self._fixed = config.input_size[1:]
             if settings["size"] or settings["scales"] != (1.0,):
-                raise UserError(
-                    f"{self.name} takes no size or scales: its input is always {config.input_size[1:]}."
-                )
+                raise UserError(f"{self.name} takes no size or scales: its input is always {self._fixed}.")
             settings["size"] = max(config.input_size[1:])
             self.sizing = f"squeezed to {config.input_size[2]} x {config.input_size[1]}"
         else:
@@ -53,7 +54,22 @@ class Pyramid(NetworkEncoder):
             self.sizing = f"long side about {settings['size']} pixels, both sides multiples of {self.stride}"
 
     def _cells(self, width: int, height: int, scale: float) -> tuple[int, int]:
-        return self._fixed or super()._cells(width, height, scale)
+        if self._fixed is None:
+            return super()._cells(width, height, scale)
+        return math.ceil(self._fixed[0] / self.stride), math.ceil(self._fixed[1] / self.stride)
+
+    def grid(self, width: int, height: int) -> Grid:
+        """Cells that together are the photo; of a fixed input the last may reach over the edge."""
+        if self._fixed is None:
+            return super().grid(width, height)
+        rows, columns = self._cells(width, height, 1.0)
+        down, across = self._fixed
+        return Grid(rows, columns, across / self.stride / width, down / self.stride / height)
+
+    def _input(self, image: Tensor, rows: int, columns: int) -> Tensor:
+        if self._fixed is None:
+            return super()._input(image, rows, columns)
+        return network_input(image, self._fixed[1], self._fixed[0])
 
     def _forward(self, pixels: Tensor, rows: int, columns: int) -> Tensor:
         maps = self.model.forward_intermediates(

@@ -19,7 +19,7 @@ def block_index(text: str) -> int | None:
     if text == "last":
         return None
     if not text.isdecimal():
-        raise ValueError("last or the index of a block, from 0")
+        raise ValueError("expected last or the index of a block, from 0")
     return int(text)
 
 
