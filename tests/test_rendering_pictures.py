@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from feature_gs.errors import UserError
+from feature_gs.rasterizer import RenderOutput
 from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors, error_colors
 from feature_gs.rendering.pictures import depth_scale_for, depth_to_uint16, save_picture, to_uint8
-from feature_gs.rendering.strip import picture_strip
+from feature_gs.rendering.strip import FEATURE_CAPTIONS, VIEW_CAPTIONS, picture_strip, view_row
 from feature_gs.rendering.video import write_video
 
 
@@ -171,3 +172,24 @@ def test_missing_ffmpeg_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", absent)
     with pytest.raises(UserError, match=r"pip install imageio\[ffmpeg\]"):
         write_video(tmp_path / "video.mp4", frames(1, 8, 8))
+
+
+def test_features_take_the_place_of_the_error_in_a_row() -> None:
+    ones = torch.ones(1, 4, 5)
+    output = RenderOutput(
+        color=torch.zeros(1, 4, 5, 3),
+        alpha=ones,
+        depth=ones,
+        median_depth=ones,
+        features=None,
+        radii=torch.zeros(1, 0, dtype=torch.int32),
+        means2d=torch.zeros(1, 0, 2),
+        absgrad=None,
+    )
+    photo, depths = torch.full((4, 5, 3), 9, dtype=torch.uint8), DepthRange(1.0, 2.0)
+    features = np.full((4, 5, 3), 77, np.uint8)
+    row = view_row(photo, output, depths, features)
+    assert len(row) == len(FEATURE_CAPTIONS) == len(VIEW_CAPTIONS) and row[3] is features
+    plain = view_row(photo, output, depths)
+    assert all(np.array_equal(a, b) for a, b in zip(row[:3], plain[:3], strict=True))
+    assert not np.array_equal(plain[3], features)

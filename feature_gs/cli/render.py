@@ -9,32 +9,29 @@
       alpha/NAME.png        8-bit grey
       video.mp4             the colours along the novel path (--video)
 
-NAME is the photo's path without suffix, sub-folders included.
+A model with features also gets features/, feature_pca/, compare_teacher/ and feature_video.mp4, see
+render_features. NAME is the photo's path without suffix, sub-folders included.
 """
 
-import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
+from feature_gs.cli.render_features import TeacherFigures, write_features
+from feature_gs.cli.render_pictures import PictureWriter, picture_names
 from feature_gs.cli.trained import Trained, load_trained
 from feature_gs.errors import UserError
-from feature_gs.files import atomic_write
-from feature_gs.rasterizer import RenderOutput
+from feature_gs.features.comparison import Patch
+from feature_gs.features.field import FeatureField
 from feature_gs.rendering.camera_path import between_views, interpolate_path
-from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors
-from feature_gs.rendering.pictures import depth_scale_for, depth_to_uint16, save_picture, to_uint8
+from feature_gs.rendering.colormap import Picture
 from feature_gs.rendering.video import check_ffmpeg, write_video
 from feature_gs.scenes import Camera, View
-
-_PROBES = 12  # views that decide the range of depths of a run
-_FAR_MARGIN = 3.0  # 16-bit depth reaches this many times as far as the colours
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,14 @@ class RenderConfig:
     """Make a video of the novel views; implies --novel_view."""
     fps: float = 30
     """Frames per second of the video."""
+    skip_features: bool = False
+    """Leave out the features of a model that has some."""
+    decode: bool = False
+    """Write feature maps in the teacher's space instead of as the Gaussians carry them."""
+    compare_teacher: bool = False
+    """Write figures of teacher and distilled features: distance to a patch, and principal components."""
+    patch: tuple[float, float, float] | None = None
+    """The patch of --compare_teacher, X Y SIZE in pixels of the first test view. None: its middle."""
     quiet: bool = False
     """Print nothing but errors."""
 
@@ -85,7 +90,7 @@ def run(config: RenderConfig) -> None:
         UserError: The model folder or the request is at fault.
     """
     novel = config.novel_view or config.multi_interpolate or config.video
-    if config.skip_train and config.skip_test and not novel:
+    if config.skip_train and config.skip_test and not (novel or config.compare_teacher):
         raise UserError("nothing to render: --skip_train and --skip_test without --novel_view or --video.")
     if config.num_views < 1 or not 0 < config.fps <= 1000:
         got = f"got {config.num_views} and {config.fps:g}"
@@ -93,6 +98,8 @@ def run(config: RenderConfig) -> None:
     if config.video:
         check_ffmpeg()
     trained = load_trained(config.model_path, config.iteration)
+    field = _field(config, trained)
+    figures = _figures(config, trained, field)
     say = _silent if config.quiet else print
     skipped = {"train": config.skip_train, "test": config.skip_test}
     sets = {split: trained.cameras[split] for split, skip in skipped.items() if not skip}
@@ -102,63 +109,58 @@ def run(config: RenderConfig) -> None:
     if novel:
         sets["novel"] = _novel_cameras(config, trained.cameras["train"])
     photos = _photos(config, trained, say) if sets.keys() & {"train", "test"} else {}
-    writer = _Writer(trained, photos)
+    writer = PictureWriter(trained, photos)
     for name, cameras in sets.items():
         folder = config.model_path / name / f"iteration_{trained.iteration}"
-        frames = tqdm(
-            writer.write(folder, cameras), name, len(cameras), unit="view", ncols=80, disable=config.quiet
-        )
-        if name == "novel" and config.video:
-            write_video(folder / "video.mp4", frames, fps=config.fps)
-        else:
-            for _ in frames:
-                pass
+        video = folder / "video.mp4" if name == "novel" and config.video else None
+        _consume(config, writer.write(folder, cameras), name, len(cameras), video)
+        if field is not None:
+            views = list(zip(cameras, picture_names(cameras), strict=True))
+            frames = write_features(trained, field, folder, views, decode=config.decode)
+            video = folder / "feature_video.mp4" if video else None
+            _consume(config, frames, f"{name} features", len(cameras), video)
         if name == "novel":
             _remove_older_frames(folder, len(cameras))
-    _report(config, trained, sets, say)
+    if figures is not None:
+        _consume(config, figures.write(), "figures", len(figures.views), None)
+    _report(config, trained, sets, field, figures, say)
 
 
-class _Writer:
-    """Renders views and writes their pictures, with one scale of depth for the whole run."""
-
-    def __init__(self, trained: Trained, photos: dict[str, View]) -> None:
-        self._trained = trained
-        self._photos = photos
-        cameras = trained.cameras["train"]
-        probes = [trained.render(camera) for camera in cameras[:: -(-len(cameras) // _PROBES)]]
-        self._range = DepthRange.of((probe.depth, probe.alpha) for probe in probes)
-        self._depth_scale = depth_scale_for(_FAR_MARGIN * self._range.far)
-
-    def write(self, folder: Path, cameras: Sequence[Camera]) -> Iterator[Picture]:
-        """Writes the pictures of each camera under `folder` and yields its colours."""
-        with atomic_write(folder / "depth" / "meta.json") as temporary:
-            meta = {"depth_scale": self._depth_scale, "zero": "nothing", "kind": "expected z, scene units"}
-            temporary.write_text(json.dumps(meta, indent=2) + "\n")
-        for camera, name in zip(cameras, picture_names(cameras), strict=True):
-            color = self._write_one(folder, name, self._trained.render(camera))
-            if camera.name in self._photos:
-                save_picture(folder / "gt" / name, self._photos[camera.name].load().numpy())
-            yield color
-
-    def _write_one(self, folder: Path, name: str, output: RenderOutput) -> Picture:
-        color, depth, alpha = to_uint8(output.color[0]), output.depth[0], output.alpha[0]
-        save_picture(folder / "color" / name, color)
-        save_picture(folder / "depth" / name, depth_to_uint16(depth, alpha, self._depth_scale))
-        save_picture(folder / "depth_color" / name, depth_colors(depth, alpha, self._range))
-        save_picture(folder / "alpha" / name, to_uint8(alpha))
-        return color
+def _field(config: RenderConfig, trained: Trained) -> FeatureField | None:
+    """The features to be rendered; None where there are none, or none are wanted."""
+    wanted = [flag for flag in ("decode", "compare_teacher", "patch") if getattr(config, flag)]
+    if config.skip_features:
+        if wanted:
+            raise UserError(f"--{wanted[0]} and --skip_features exclude each other.")
+        return None
+    field = trained.field()
+    if field is None and wanted:
+        raise UserError(
+            f"--{wanted[0]}: {config.model_path} has no features at iteration {trained.iteration}. "
+            f"Give it some: feature-gs lift -m {config.model_path} -f TEACHER"
+        )
+    return field
 
 
-def picture_names(cameras: Sequence[Camera]) -> list[str]:
-    """Names of the pictures of some cameras: "left/0001.jpg" becomes "left/0001.png".
+def _figures(config: RenderConfig, trained: Trained, field: FeatureField | None) -> TeacherFigures | None:
+    if config.patch is not None and not config.compare_teacher:
+        raise UserError("--patch chooses what --compare_teacher looks for: give both.")
+    if field is None or not config.compare_teacher:
+        return None
+    patch = None if config.patch is None else Patch(*config.patch)
+    return TeacherFigures(trained, field, config.source_path, patch)
 
-    Where two images differ only in their suffix, both keep it: "0001.jpg.png".
-    """
-    stems = [str(PurePosixPath(camera.name).with_suffix("")) for camera in cameras]
-    uses = Counter(stems)
-    return [
-        f"{stem if uses[stem] == 1 else camera.name}.png" for stem, camera in zip(stems, cameras, strict=True)
-    ]
+
+def _consume(
+    config: RenderConfig, frames: Iterable[Picture], what: str, count: int, video: Path | None
+) -> None:
+    """Runs through pictures as they are made, into a video if one is wanted."""
+    shown = tqdm(frames, what, count, unit="view", ncols=80, disable=config.quiet)
+    if video is not None:
+        write_video(video, shown, fps=config.fps)
+    else:
+        for _ in shown:
+            pass
 
 
 def _silent(_: str) -> None:
@@ -188,18 +190,30 @@ def _photos(config: RenderConfig, trained: Trained, say: Callable[[str], None]) 
 
 def _remove_older_frames(folder: Path, count: int) -> None:
     """Removes frames of an earlier, longer path, lest they mix with these."""
-    for picture in folder.glob("*/*.png"):
-        if re.fullmatch(r"\d{5,}", picture.stem) and int(picture.stem) >= count:
-            picture.unlink()
+    for file in [*folder.glob("*/*.png"), *folder.glob("features/*.safetensors")]:
+        if re.fullmatch(r"\d{5,}", file.stem) and int(file.stem) >= count:
+            file.unlink()
 
 
 def _report(
-    config: RenderConfig, trained: Trained, sets: dict[str, list[Camera]], say: Callable[[str], None]
+    config: RenderConfig,
+    trained: Trained,
+    sets: dict[str, list[Camera]],
+    field: FeatureField | None,
+    figures: TeacherFigures | None,
+    say: Callable[[str], None],
 ) -> None:
     say(f"\nRendered iteration {trained.iteration} ({len(trained.model):,} Gaussians):")
     for name, cameras in sets.items():
         folder = config.model_path / name / f"iteration_{trained.iteration}"
         say(f"  {name:<6}{len(cameras):>5} views  {folder}/color")
+        if field is not None:
+            say(f"  features           {folder}/feature_pca, {folder.name}/features")
         if name == "novel" and config.video:
             say(f"  video              {folder}/video.mp4")
+            if field is not None:
+                say(f"  video              {folder}/feature_video.mp4")
+    if figures is not None:
+        say(f"  teacher beside distilled features, {figures.about}:")
+        say(f"  {figures.split:<6}{len(figures.views):>5} views  {figures.folder}")
     say(f"Next: feature-gs evaluate -m {config.model_path}")

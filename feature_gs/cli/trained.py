@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from feature_gs.errors import UserError
+from feature_gs.features.field import FeatureField, field_path
+from feature_gs.features.rendering import FeatureMap, fit_field_palette, render_features, render_palette
 from feature_gs.gaussians import GaussianModel
 from feature_gs.rasterizer import RenderOutput
 from feature_gs.rendering import render
+from feature_gs.rendering.colormap import Picture
 from feature_gs.scenes import Camera, Scene, View, load_scene, read_cameras_json
 from feature_gs.training.config import TrainConfig
 
@@ -46,6 +49,45 @@ class Trained:
             background=self.background,
             antialiased=self.config.antialiased,
             near=self.config.near,
+        )
+
+    def field(self) -> FeatureField | None:
+        """The Gaussians' features with their palette, or None for a model without features.
+
+        A palette that is missing is fitted, and kept in the file.
+
+        Raises:
+            UserError: The file is damaged or belongs to other Gaussians.
+        """
+        path = field_path(ply_path(self.path, self.iteration))
+        if not path.is_file():
+            return None
+        field = FeatureField.load(path, len(self.model))
+        if field.palette is None:
+            config = self.config
+            field.palette = fit_field_palette(
+                self.model, field, self.cameras["train"], antialiased=config.antialiased, near=config.near
+            )
+            field.save(path)
+        return field
+
+    def render_features(
+        self, field: FeatureField, camera: Camera, cell: tuple[float, float] | None = None
+    ) -> FeatureMap:
+        """A map of features of one view, at the teacher's cell or another one, not decoded."""
+        return render_features(
+            self.model,
+            field,
+            camera,
+            cell=cell,
+            antialiased=self.config.antialiased,
+            near=self.config.near,
+        )
+
+    def render_palette(self, field: FeatureField, camera: Camera) -> Picture:
+        """The features of one view as colours of the field's palette. [H, W, 3] uint8"""
+        return render_palette(
+            self.model, field, camera, antialiased=self.config.antialiased, near=self.config.near
         )
 
     def views(self, source_path: str = "") -> dict[str, View]:

@@ -1,4 +1,4 @@
-"""Pictures side by side under captions: photo | render | depth | error."""
+"""Pictures side by side under captions: photo | render | depth | error, or features in its place."""
 
 from collections.abc import Sequence
 
@@ -11,27 +11,36 @@ from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors, err
 from feature_gs.rendering.pictures import to_uint8
 
 VIEW_CAPTIONS = ("photo", "render", "depth", "error")
+FEATURE_CAPTIONS = ("photo", "render", "depth", "features")
 _GAP = 6
 _INK = (40, 40, 40)
 
 
-def view_row(photo: Tensor, output: RenderOutput, depth_range: DepthRange) -> list[Picture]:
-    """The pictures of one view, in the order of VIEW_CAPTIONS.
+def view_row(
+    photo: Tensor,  # [H, W, 3]
+    output: RenderOutput,
+    depth_range: DepthRange,
+    features: Picture | None = None,
+) -> list[Picture]:
+    """The pictures of one view, in the order of VIEW_CAPTIONS or, with features, of FEATURE_CAPTIONS.
 
     Args:
         photo: The true picture. [H, W, 3] uint8
         output: The render of the same view, a batch of one.
         depth_range: The depths of the colour scale.
+        features: The view's features as colours, or None. [H, W, 3] uint8
 
     Returns:
-        Photo, render, depth and error. Four times [H, W, 3] uint8
+        Photo, render, depth, and error or features. Four times [H, W, 3] uint8
     """
-    target = photo.to(output.color.device).float() / 255
+    last = features
+    if last is None:
+        last = error_colors(output.color[0], photo.to(output.color.device).float() / 255)
     return [
         photo.cpu().numpy(),
         to_uint8(output.color[0]),
         depth_colors(output.depth[0], output.alpha[0], depth_range),
-        error_colors(output.color[0], target),
+        last,
     ]
 
 
