@@ -37,32 +37,32 @@ def cell_size(teacher_map: TeacherMap, camera: Camera) -> tuple[float, float]:
     return camera.width / teacher_map.cells_x, camera.height / teacher_map.cells_y
 
 
-def grid_for(camera: Camera, cell: tuple[float, float]) -> FeatureGrid:
+def grid_for(camera: Camera, cell_x: float, cell_y: float) -> FeatureGrid:
     """The grid of cells of a view.
 
-    Where a cell is 4, 8 or 16 whole pixels in both directions, the view itself is rasterized. Otherwise the same
-    camera with other pixels, 4, 8 or 16 to a cell, at no more than the view's resolution if that is possible.
+    Where a cell is 4, 8 or 16 whole pixels in both directions, the view itself is rasterized. Otherwise the
+    same camera with other pixels, 4, 8 or 16 to a cell, at no more than the view's resolution if possible.
 
     Args:
         camera: The photo's camera.
-        cell: Width and height of a cell in pixels of `camera`, > 0.
+        cell_x: Width of a cell in pixels of `camera`, > 0.
+        cell_y: Height of a cell in pixels of `camera`, > 0.
 
     Returns:
         The grid, of ceil(width / cell) columns.
     """
-    x, y = cell
-    whole = round(x)
-    slack = 0.01 / max(
-        camera.width, camera.height
-    )  # of a cell's size: a hundredth of a pixel over the whole photo
-    if whole in POOLED_CELLS and abs(x / whole - 1) < slack and abs(y / whole - 1) < slack:
+    whole = round(cell_x)
+    slack = 0.01 / max(camera.width, camera.height)  # adds up to a hundredth of a pixel over the whole photo
+    if whole in POOLED_CELLS and abs(cell_x / whole - 1) < slack and abs(cell_y / whole - 1) < slack:
         return FeatureGrid(camera, whole, -(-camera.height // whole), -(-camera.width // whole), True)
-    pooled = max((size for size in POOLED_CELLS if size <= math.sqrt(x * y)), default=POOLED_CELLS[0])
+    pooled = max(
+        (size for size in POOLED_CELLS if size <= math.sqrt(cell_x * cell_y)), default=POOLED_CELLS[0]
+    )
     width, height = (
         max(1, math.ceil(side * pooled / size - 0.01))
-        for side, size in ((camera.width, x), (camera.height, y))
+        for side, size in ((camera.width, cell_x), (camera.height, cell_y))
     )
-    scale = torch.tensor([pooled / x, pooled / y, 1.0], dtype=torch.float64)
+    scale = torch.tensor([pooled / cell_x, pooled / cell_y, 1.0], dtype=torch.float64)
     K = (camera.K.double() * scale[:, None]).float()
     finer = Camera(camera.name, width, height, K, camera.cam_from_world)
     return FeatureGrid(finer, pooled, -(-height // pooled), -(-width // pooled), False)
