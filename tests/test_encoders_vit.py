@@ -1,5 +1,6 @@
 """Vision transformers against timm itself, on random weights."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,7 @@ def test_wrong_options_say_what_is_right(options: dict[str, Any], message: str) 
 def test_a_description_is_kept_with_the_maps() -> None:
     made = encoder(size=64, facet="key", stride=8)
     described = made.describe()
+    assert json.loads(json.dumps(described)) == described
     assert described["timm_model"] == "test_vit.r160_in1k"
     assert len(described["weights_sha256"]) == 64
     assert described["options"] == {
@@ -196,7 +198,7 @@ def test_a_description_is_kept_with_the_maps() -> None:
         "stride": 8,
         "size": 64,
         "flip": False,
-        "scales": (1.0,),
+        "scales": [1.0],
     }
     assert described["licence"] == "apache-2.0"
     assert described["origin"].endswith("timm/test_vit.r160_in1k/resolve/main/model.safetensors")

@@ -136,7 +136,7 @@ class Encoder(ABC):
         return features.cpu()
 
     def describe(self) -> dict[str, Any]:
-        """What must be kept beside its maps to make them again. JSON-able."""
+        """What must be kept beside its maps to make them again, in types that JSON has."""
         return {
             "encoder": self.name,
             "channels": self.channels,
@@ -146,7 +146,10 @@ class Encoder(ABC):
             "normalisation": self.normalisation,
             "licence": self.licence,
             "origin": self.origin,
-            "options": dict(self.settings),
+            "options": {
+                key: list(value) if isinstance(value, tuple) else value
+                for key, value in self.settings.items()
+            },
         }
 
 
