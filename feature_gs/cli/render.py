@@ -41,7 +41,7 @@ class RenderConfig:
     model_path: Annotated[Path, tyro.conf.arg(aliases=["-m"])]
     """Folder of the trained model."""
     source_path: Annotated[str, tyro.conf.arg(aliases=["-s"])] = ""
-    """Folder of the scene, when it is no longer where it was at training; only for the photos in gt."""
+    """Folder of the scene, when it is no longer where it was at training; for photos and teacher maps."""
     iteration: int = -1
     """Iteration to render; -1: the newest."""
     skip_train: bool = False
