@@ -68,32 +68,39 @@ def grid_for(camera: Camera, cell_x: float, cell_y: float) -> FeatureGrid:
     return FeatureGrid(finer, pooled, -(-height // pooled), -(-width // pooled), False)
 
 
-@torch.no_grad()
 def cell_weights(
-    model: GaussianModel, grid: FeatureGrid, *, antialiased: bool = False, near: float = 0.01
+    model: GaussianModel,
+    grid: FeatureGrid,
+    *,
+    antialiased: bool = False,
+    near: float = 0.01,
+    differentiable: bool = False,
 ) -> CellWeights:
-    """The share of every Gaussian in every cell of a view. Carries no gradient.
+    """The share of every Gaussian in every cell of a view.
 
     Args:
         model: The Gaussians.
         grid: The view's cells.
         antialiased: As the model was trained.
         near: As the model was trained, scene units.
+        differentiable: Let a gradient pass to the Gaussians' geometry; otherwise there is none.
     """
     camera, device = grid.camera, model.means.device
-    output = rasterize(
-        model.means,
-        model.quats,
-        model.scales,
-        model.opacities,
-        camera.cam_from_world.to(device)[None],
-        camera.K.to(device)[None],
-        camera.width,
-        camera.height,
-        antialiased=antialiased,
-        near=near,
-        feature_cell=grid.cell,
-        cell_weights=True,
-    )
+    with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+        output = rasterize(
+            model.means,
+            model.quats,
+            model.scales,
+            model.opacities,
+            camera.cam_from_world.to(device)[None],
+            camera.K.to(device)[None],
+            camera.width,
+            camera.height,
+            antialiased=antialiased,
+            near=near,
+            feature_cell=grid.cell,
+            features_move_geometry=differentiable,
+            cell_weights=True,
+        )
     assert output.cells is not None
     return output.cells

@@ -97,7 +97,7 @@ def lift(
     field = FeatureField(
         features=features,
         decoder=decoder,
-        teacher=teacher.name,
+        teacher=teacher.reference,
         cell=passes.cell,
         seen=seen,
         meta=dict(teacher.meta),

@@ -73,6 +73,12 @@ class TeacherStore:
             f"to write them), or *{SUFFIX} files. Make maps with `feature-gs encode -s SCENE -f TEACHER`."
         )
 
+    @property
+    def reference(self) -> str:
+        """What `-f` takes to find these maps again: the folder's name below SCENE/features, or its path."""
+        inside = self.folder.resolve().parent.name == "features"
+        return self.folder.resolve().name if inside else str(self.folder.resolve())
+
     def path(self, image_name: str) -> Path:
         """The file with an image's map, or where it belongs if there is none.
 

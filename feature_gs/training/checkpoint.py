@@ -24,6 +24,7 @@ _CONTENTS: dict[str, type | tuple[type, ...]] = {
     "optimizer": dict,
     "strategy_state": dict,
     "generator": Tensor,
+    "distillation": dict,
 }
 
 
@@ -41,6 +42,7 @@ class Checkpoint:
         optimizer: Adam's state by parameter name.
         strategy_state: The densification's statistics.
         generator: State of the random generator. [bytes] uint8
+        distillation: Decoder and the rest of the feature training; empty without a teacher.
     """
 
     iteration: int
@@ -52,6 +54,7 @@ class Checkpoint:
     optimizer: dict[str, dict[str, Tensor]]
     strategy_state: dict[str, Tensor]
     generator: Tensor
+    distillation: dict[str, Tensor]
 
     def restore_model(self) -> GaussianModel:
         """The Gaussians.

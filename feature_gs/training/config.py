@@ -42,6 +42,37 @@ class TrainConfig:
     antialiased: bool = False
     """Fade Gaussians smaller than a pixel instead of widening them."""
 
+    foundation_model: Annotated[str, tyro.conf.arg(aliases=["-f"])] = ""
+    """Teach the Gaussians features: a teacher's name (handcrafted, dinov2_small, ...; its maps are made first
+    where they are missing) or a folder of maps. Empty: colours only."""
+    weights: str = ""
+    """File with the teacher's weights. Empty: those it finds or fetches itself."""
+    features: Literal["joint", "lift", "lift+joint"] = "joint"
+    """How: beside the colours from the start (joint), in closed form at the end (lift), or in closed form
+    once densification is over and then beside the colours (lift+joint)."""
+    feature_dim: int | None = None
+    """Channels a Gaussian carries. None: all of the teacher's, or a quarter of them with a decoder."""
+    decoder: Literal["none", "linear", "conv3x3"] = "none"
+    """What makes the teacher's channels of the carried ones."""
+    decoder_start: Literal["pca", "random"] = "pca"
+    """linear: start from the principal components of the teacher's maps, or from chance."""
+    speedup: bool = False
+    """The same as --decoder linear."""
+    feature_weight: float = 1.0
+    """Weight of the feature loss; without --features_move_geometry only its sign matters."""
+    feature_loss: Literal["l1", "cosine"] = "l1"
+    """Mean absolute difference of the features, or 1 - cosine."""
+    features_move_geometry: bool = False
+    """Let the feature loss move the Gaussians, not only their features."""
+    semantic_lr_init: float = 0.1
+    """First step of the features, as a share of the teacher's root mean square."""
+    semantic_lr_final: float = 0.003
+    """Last step of the features."""
+    decoder_lr: float = 0.001
+    """Learning rate of the decoder."""
+    ply_features: bool = False
+    """Also write the features into the PLY, as columns semantic_0, semantic_1, ..."""
+
     iterations: int = 30_000
     """Number of steps, one photo each."""
     seed: int = 0
@@ -128,6 +159,9 @@ class TrainConfig:
             "sh_interval": (1, math.inf),
             "densification_interval": (1, math.inf),
             "opacity_reset_interval": (1, math.inf),
+            "feature_dim": (1, 1 << 16),
+            "feature_weight": (0, 1e30),
+            **dict.fromkeys(("semantic_lr_init", "semantic_lr_final", "decoder_lr"), (1e-30, 1e30)),
             **dict.fromkeys(("feature_lr", "opacity_lr", "scaling_lr", "rotation_lr"), (0, 1e30)),
             **dict.fromkeys(("noise_lr", "opacity_reg", "scale_reg"), (0, 1e30)),
         }

@@ -23,6 +23,12 @@ class _MeanAbsoluteError(torch.autograd.Function):
         return difference.sign().mul_(gradients[0] / difference.numel()), None
 
 
+def mean_absolute_error(image: Tensor, target: Tensor) -> Tensor:
+    """Mean |image - target| over all elements, of tensors of one shape; no gradient flows to the target."""
+    difference: Tensor = _MeanAbsoluteError.apply(image, target)
+    return difference
+
+
 def photometric_loss(image: Tensor, target: Tensor, lambda_dssim: float) -> Tensor:
     """`(1 - lambda) * mean |image - target| + lambda * (1 - SSIM)`.
 
@@ -41,7 +47,7 @@ def photometric_loss(image: Tensor, target: Tensor, lambda_dssim: float) -> Tens
         raise ValueError(
             f"image and target must have one shape, got {list(image.shape)} and {list(target.shape)}"
         )
-    difference: Tensor = _MeanAbsoluteError.apply(image, target)
+    difference = mean_absolute_error(image, target)
     if lambda_dssim == 0:
         return difference
     return (1 - lambda_dssim) * difference + lambda_dssim * (1 - ssim(image, target).mean())

@@ -49,15 +49,21 @@ class GaussianOptimizer:
     def restructure(self, kept: Tensor, added: Mapping[str, Tensor] | None = None) -> None:
         """Keeps some Gaussians with their moments and appends new ones, whose moments are zero.
 
+        Parameters that Adam does not train go along.
+
         Args:
             kept: Rows that stay, in their new order. [M] int64
-            added: Rows to append by parameter name, [A, ...] each; all trained parameters or none.
+            added: Rows to append by parameter name, [A, ...] each; all parameters of the model or none.
         """
-        for group in self.adam.param_groups:
-            name, old = group["name"], group["params"][0]
+        groups = {group["name"]: group for group in self.adam.param_groups}
+        for name, old in list(self.model.named_parameters()):
             rows = None if added is None else added[name]
-            self._replace(group, _regrouped(old.detach(), kept, rows))
-            state = self.adam.state[group["params"][0]]
+            new = nn.Parameter(_regrouped(old.detach(), kept, rows), requires_grad=old.requires_grad)
+            setattr(self.model, name, new)
+            if name not in groups:
+                continue
+            groups[name]["params"][0] = new
+            self.adam.state[new] = state = self.adam.state.pop(old, {})
             for key in _MOMENTS:
                 if key in state:
                     zeros = None if rows is None else torch.zeros_like(rows)
@@ -72,8 +78,9 @@ class GaussianOptimizer:
             values: New values, shaped as the parameter or its rows.
             rows: Rows to set; None sets all. [M] int64
         """
-        parameter = self._group(name)["params"][0]
-        targets = [(parameter, values), *((moment, None) for moment in self.moments(name).values())]
+        trained = any(group["name"] == name for group in self.adam.param_groups)
+        moments = self.moments(name) if trained else {}
+        targets = [(getattr(self.model, name), values), *((moment, None) for moment in moments.values())]
         for tensor, new in targets:
             if rows is None:
                 tensor.copy_(new) if new is not None else tensor.zero_()
@@ -126,13 +133,6 @@ class GaussianOptimizer:
             if group["name"] == name:
                 return group
         raise KeyError(f"{name} is not trained")
-
-    def _replace(self, group: dict[str, Any], values: Tensor) -> None:
-        new = nn.Parameter(values)
-        state = self.adam.state.pop(group["params"][0], {})
-        setattr(self.model, group["name"], new)
-        group["params"][0] = new
-        self.adam.state[new] = state
 
 
 def _regrouped(values: Tensor, kept: Tensor, added: Tensor | None) -> Tensor:

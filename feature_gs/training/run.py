@@ -13,6 +13,7 @@ from feature_gs.training.config import TrainConfig
 from feature_gs.training.folder import check_vacant, make_folder, model_folder
 from feature_gs.training.memory import keep_freed_memory
 from feature_gs.training.schedule import Schedule, schedule_for
+from feature_gs.training.teaching import at_teacher_size, check_feature_flags, open_teacher, with_feature_dim
 from feature_gs.training.trainer import Trainer
 
 
@@ -39,19 +40,25 @@ def train(config: TrainConfig) -> Path:
     goes_on = config.resume or (bool(config.start_checkpoint) and inside)
     if not goes_on and not config.overwrite:
         check_vacant(folder)
+    check_feature_flags(config)
     checkpoint = _starting_point(config, folder)
     scene = load_scene(
         Path(config.source_path),
         images=config.images,
-        resolution=config.resolution,
+        resolution=config.resolution or 1,
         eval=config.eval,
         white_background=config.white_background,
     )
+    teacher = open_teacher(config, _silent if config.quiet else _to_stderr)
+    if teacher is not None:
+        config = with_feature_dim(config, teacher.channels)
+        if config.resolution == 0:
+            scene = at_teacher_size(scene, teacher)
     if checkpoint is not None:
         _check_fits(checkpoint, config, scene)
     make_folder(folder, clear=config.overwrite)
     config, schedule = filled_in(config)
-    trainer = Trainer(config, schedule, scene, folder, checkpoint)
+    trainer = Trainer(config, schedule, scene, folder, teacher, checkpoint)
     config.save(folder / "config.json")
     train, test = ([view.camera for view in views] for views in (scene.train, scene.test))
     write_cameras_json(folder / "cameras.json", train, test)
@@ -121,3 +128,11 @@ def _introduce(scene: Scene, trainer: Trainer) -> None:
     )
     for message in scene.messages:
         print(f"  {message}", file=sys.stderr)
+
+
+def _to_stderr(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _silent(_: str) -> None:
+    pass

@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 
 from feature_gs.errors import UserError
+from feature_gs.features.field import field_path
+from feature_gs.features.teacher import TeacherStore
 from feature_gs.gaussians import GaussianModel
+from feature_gs.gaussians.order import spatial_order
 from feature_gs.rendering import render
 from feature_gs.scenes import Scene, View
 from feature_gs.training.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
 from feature_gs.training.config import TrainConfig
 from feature_gs.training.densification import DefaultStrategy, McmcStrategy, Strategy
+from feature_gs.training.distillation import Distillation
 from feature_gs.training.folder import ply_path
 from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
 from feature_gs.training.losses import photometric_loss
@@ -37,6 +41,7 @@ class Trainer:
         schedule: When the recipe acts.
         scene: Photos, cameras and first points.
         folder: The model folder.
+        teacher: Maps of features to teach; None teaches colours only.
         checkpoint: Where to go on; None starts from the scene's points.
 
     Raises:
@@ -49,6 +54,7 @@ class Trainer:
         schedule: Schedule,
         scene: Scene,
         folder: Path,
+        teacher: TeacherStore | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.config = config
@@ -63,6 +69,9 @@ class Trainer:
             self.model = GaussianModel.from_points(scene.points, scene.point_colors, config.sh_degree)
         else:
             self.model = checkpoint.restore_model()
+        self.distillation = None
+        if teacher is not None:
+            self.distillation = Distillation(config, schedule, scene, teacher, self.model)
         self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent))
         self.strategy = strategy(config, schedule, self.optimizer, scene.extent, self.generator)
         if checkpoint is not None:
@@ -134,6 +143,8 @@ class Trainer:
         self.optimizer.set_rate("means", self._position_rate(iteration))
         target = target.to(self.model.means.device)
         watched = self.strategy.watches(iteration)
+        distillation = self.distillation
+        lesson = None if distillation is None else distillation.lesson(view, iteration)
         output = render(
             self.model,
             view.camera,
@@ -141,6 +152,8 @@ class Trainer:
             antialiased=config.antialiased,
             near=config.near,
             absgrad=watched and self.strategy.absgrad,
+            feature_cell=lesson.grid.cell if lesson is not None and lesson.grid.shared else None,
+            features_move_geometry=config.features_move_geometry,
         )
         if watched:
             self.strategy.prepare(output)
@@ -148,6 +161,8 @@ class Trainer:
         penalty = self.strategy.penalty()
         if penalty is not None:
             loss = loss + penalty
+        if distillation is not None and lesson is not None:
+            loss = loss + distillation.loss(lesson, output)
         value = loss.item()
         if not math.isfinite(value):
             raise NotFiniteError(explain(self.model, iteration, view.camera.name, f"the loss is {value}"))
@@ -156,8 +171,12 @@ class Trainer:
             raise NotFiniteError(explain(self.model, iteration, view.camera.name, "a gradient is not finite"))
         if watched:
             self.strategy.observe(output)
+        if distillation is not None and lesson is not None:
+            distillation.step(lesson, iteration)
         self.optimizer.step()
         self.strategy.after_step(iteration)
+        if self.schedule.densifies_at(iteration):
+            self.optimizer.restructure(spatial_order(self.model.means.detach()))
         self.iteration = iteration
         if not len(self.model):
             raise UserError(
@@ -167,10 +186,14 @@ class Trainer:
         return value, output.color.detach()
 
     def save_ply(self) -> Path:
-        """Writes the PLY of the present iteration."""
+        """Writes the PLY of the present iteration, and beside it the features if there are any."""
         self._check_finite()
         path = ply_path(self.folder, self.iteration)
-        self.model.save_ply(path)
+        if self.distillation is None:
+            self.model.save_ply(path)
+            return path
+        self.model.save_ply(path, features=self.config.ply_features)
+        self.distillation.field().save(field_path(path))
         return path
 
     def save_checkpoint(self) -> Path:
@@ -187,6 +210,7 @@ class Trainer:
             optimizer=self.optimizer.state_dict(),
             strategy_state=self.strategy.state_dict(),
             generator=self.generator.get_state(),
+            distillation=self.distillation.state_dict() if self.distillation is not None else {},
         )
         save_checkpoint(path, state)
         return path
@@ -196,6 +220,8 @@ class Trainer:
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.strategy.load_state_dict(checkpoint.strategy_state)
             self.generator.set_state(checkpoint.generator)
+            if self.distillation is not None and checkpoint.distillation:
+                self.distillation.load_state_dict(checkpoint.distillation)
         except (ValueError, RuntimeError, TypeError, AttributeError) as error:
             raise UserError(f"the checkpoint is damaged: {error}. Choose another one.") from error
         self.iteration = checkpoint.iteration

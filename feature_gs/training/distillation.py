@@ -1,0 +1,261 @@
+"""Teaching features to Gaussians while they are trained.
+
+A feature image is linear in the features, `A F` (`CellWeights`), and by default the feature loss moves only F
+and the decoder. So the features need neither a stored gradient nor an optimiser's moments: with G the loss's
+gradient at the cells, each step moves them in place by
+
+    f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
+
+the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step is
+as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that fills a
+tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own size. Only
+rows of Gaussians that the view shows are touched.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from feature_gs.errors import UserError
+from feature_gs.features.decoders import Decoder, make_decoder, start_from_pca
+from feature_gs.features.field import FeatureField
+from feature_gs.features.grid import FeatureGrid, cell_size, cell_weights, grid_for
+from feature_gs.features.lifting import as_rows, lift, middle_cell
+from feature_gs.features.pca import fit_pca
+from feature_gs.features.rendering import fit_field_palette
+from feature_gs.features.teacher import TeacherStore
+from feature_gs.gaussians import GaussianModel
+from feature_gs.rasterizer import CellWeights, RenderOutput
+from feature_gs.scenes import Scene, View
+from feature_gs.training.config import TrainConfig
+from feature_gs.training.losses import mean_absolute_error
+from feature_gs.training.schedule import Schedule, position_rate
+
+_SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
+_PCA_CELLS = 4096  # of one map
+_LEAST_WEIGHT = 1e-3  # cells' worth of a Gaussian below which it moves less
+
+
+@dataclass
+class Lesson:
+    """One view's target and, after the render, what the loss needs of it.
+
+    Attributes:
+        view: The view.
+        grid: Its cells.
+        target: The teacher's map. [1, h, w, C]
+        cells: The Gaussians' weights in the cells.
+        rendered: The feature image, whose gradient moves the features. [1, h', w', c], h' >= h, w' >= w
+    """
+
+    view: View
+    grid: FeatureGrid
+    target: Tensor
+    cells: CellWeights | None = None
+    rendered: Tensor | None = None
+
+
+class Distillation:
+    """The feature side of a training run.
+
+    Args:
+        config: The settings.
+        schedule: When the recipe acts.
+        scene: The views.
+        teacher: Their maps.
+        model: The Gaussians; get a parameter `features` that autograd leaves alone.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        schedule: Schedule,
+        scene: Scene,
+        teacher: TeacherStore,
+        model: GaussianModel,
+    ) -> None:
+        self.config = config
+        self.scene = scene
+        self.teacher = teacher
+        self.model = model
+        self.begins = schedule.densify_until_iter if config.features == "lift+joint" else 0
+        self.decoder = self._decoder()
+        named = [{"params": [tensor], "name": name} for name, tensor in self.decoder.named_parameters()]
+        self.adam = torch.optim.Adam(named, lr=config.decoder_lr) if named else None
+        self.scale = self._scale()
+        self.cell = self._cell()
+        if self.joint:
+            features = model.means.new_zeros(len(model), self.decoder.features)
+            if model.features is not None:
+                features = model.features.detach()
+            if features.shape[1] != self.decoder.features:
+                raise UserError(
+                    f"the Gaussians carry {features.shape[1]} channels, not {self.decoder.features}: give "
+                    "the --feature_dim, --decoder and -f that they were trained with."
+                )
+            model.features = nn.Parameter(features, requires_grad=False)
+
+    @property
+    def joint(self) -> bool:
+        """Whether features are trained, rather than only lifted at the end."""
+        return self.config.features != "lift"
+
+    def lesson(self, view: View, iteration: int) -> Lesson | None:
+        """What the step of this iteration teaches; None when it teaches nothing."""
+        if not self.joint or iteration <= self.begins:
+            return None
+        if iteration == self.begins + 1 and self.config.features == "lift+joint":
+            self._start_from_lifting()
+        teacher_map = self.teacher.load(view)
+        grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
+        return Lesson(view, grid, as_rows(teacher_map, self.model.means.device)[None])
+
+    def loss(self, lesson: Lesson, output: RenderOutput) -> Tensor:
+        """The weighted feature loss of a view, ready for `backward`.
+
+        Args:
+            lesson: What `lesson` returned.
+            output: The view's render, with `cells` where the grid is shared.
+        """
+        config, features = self.config, self.model.features
+        assert features is not None
+        lesson.cells = output.cells
+        if lesson.cells is None:
+            lesson.cells = cell_weights(
+                self.model,
+                lesson.grid,
+                antialiased=config.antialiased,
+                near=config.near,
+                differentiable=config.features_move_geometry,
+            )
+        lesson.rendered = lesson.cells.blend(features.detach())
+        if not lesson.rendered.requires_grad:
+            lesson.rendered.requires_grad_()
+        lesson.rendered.retain_grad()
+        decoded = self.decoder(lesson.rendered)[:, : lesson.target.shape[1], : lesson.target.shape[2]]
+        if config.feature_loss == "l1":
+            difference = mean_absolute_error(decoded, lesson.target)
+        else:
+            difference = 1 - F.cosine_similarity(decoded, lesson.target, dim=-1).mean()
+        return config.feature_weight * difference
+
+    @torch.no_grad()
+    def step(self, lesson: Lesson, iteration: int) -> None:
+        """Moves features and decoder after `backward`."""
+        assert lesson.cells is not None and lesson.rendered is not None and self.model.features is not None
+        gradient = lesson.rendered.grad
+        if gradient is None:  # the features take no part in the loss, e.g. with --feature_weight 0
+            return
+        size = gradient[:, : lesson.target.shape[1], : lesson.target.shape[2]].square().mean().sqrt()
+        if size > 0:
+            rate = self._rate(iteration) * self.scale / size
+            weight = lesson.cells.totals()
+            lesson.cells.accumulate(self.model.features.data, gradient, -rate / (weight + _LEAST_WEIGHT))
+        if self.adam is not None:
+            self.adam.step()
+            self.adam.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def field(self) -> FeatureField:
+        """The features as they are now; lifted now with --features lift."""
+        if self.joint:
+            assert self.model.features is not None
+            features = self.model.features.detach()
+            field = FeatureField(
+                features=features,
+                decoder=self.decoder,
+                teacher=self.teacher.reference,
+                cell=self.cell,
+                seen=(features != 0).any(dim=1),
+                meta=dict(self.teacher.meta),
+            )
+        else:
+            field = self._lifted()
+        cameras = [view.camera for view in self.scene.train]
+        field.palette = fit_field_palette(
+            self.model, field, cameras, antialiased=self.config.antialiased, near=self.config.near
+        )
+        return field
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Decoder, its Adam moments and the teacher's size."""
+        state = {f"decoder.{name}": tensor.detach() for name, tensor in self.decoder.state_dict().items()}
+        state["scale"] = torch.tensor(self.scale, dtype=torch.float64)
+        if self.adam is not None:
+            for group in self.adam.param_groups:
+                for key, tensor in self.adam.state.get(group["params"][0], {}).items():
+                    state[f"adam.{group['name']}.{key}"] = tensor
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Takes up the state of another run.
+
+        Raises:
+            ValueError: It belongs to another decoder or is damaged.
+        """
+        for name, tensor in self.state_dict().items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(f"the distillation's {name} must be {list(tensor.shape)}")
+        self.scale = float(state["scale"])
+        self.decoder.load_state_dict({name: state[f"decoder.{name}"] for name in self.decoder.state_dict()})
+        if self.adam is not None:
+            for group in self.adam.param_groups:
+                prefix = f"adam.{group['name']}."
+                moments = {key.removeprefix(prefix): state[key].clone() for key in state if prefix in key}
+                if moments:
+                    self.adam.state[group["params"][0]] = moments
+
+    def _rate(self, iteration: int) -> float:
+        config = self.config
+        steps = max(1, config.iterations - self.begins)
+        return position_rate(
+            iteration - self.begins, config.semantic_lr_init, config.semantic_lr_final, steps
+        )
+
+    def _start_from_lifting(self) -> None:
+        lifted = self._lifted()
+        self.model.features = nn.Parameter(lifted.features, requires_grad=False)
+
+    def _lifted(self) -> FeatureField:
+        return lift(
+            self.model,
+            self.scene.train,
+            self.teacher,
+            decoder=self.decoder,
+            antialiased=self.config.antialiased,
+            near=self.config.near,
+        ).field
+
+    def _decoder(self) -> Decoder:
+        """The decoder at its start; its random numbers are its own, so that colours do not depend on it."""
+        config, channels = self.config, self.teacher.channels
+        generator = torch.Generator().manual_seed(config.seed + 1)
+        decoder = make_decoder(config.decoder, config.feature_dim or channels, channels, generator=generator)
+        if config.decoder == "linear" and config.decoder_start == "pca":
+            maps = (self.teacher.load(view).features for view in self.scene.train)
+            start_from_pca(decoder, fit_pca((_thinned(features) for features in maps), decoder.features))
+        return decoder.to(self.model.means.device)
+
+    def _scale(self) -> float:
+        """Root mean square that the features will have, seen from the teacher's maps through the decoder."""
+        views = self.scene.train[:: -(-len(self.scene.train) // _SAMPLED_VIEWS)]
+        squares = [
+            _thinned(self.teacher.load(view).features).float().square().mean().item() for view in views
+        ]
+        size = math.sqrt(sum(squares) / len(squares)) or 1.0
+        weight = dict(self.decoder.named_parameters()).get("weight")
+        if weight is None:
+            return size
+        return size * math.sqrt(self.decoder.channels) / max(weight.detach().norm().item(), 1e-12)
+
+    def _cell(self) -> tuple[float, float]:
+        return middle_cell([cell_size(self.teacher.load(view), view.camera) for view in self.scene.train])
+
+
+def _thinned(features: Tensor) -> Tensor:  # [C, h, w]
+    """A regular part of a map's cells, enough for statistics."""
+    step = math.ceil(math.sqrt(features.shape[1] * features.shape[2] / _PCA_CELLS))
+    return features[:, ::step, ::step]
