@@ -162,7 +162,7 @@ def _scene(config: TrainConfig, source_path: str = "") -> Scene:
     return load_scene(
         Path(source_path or config.source_path),
         images=config.images,
-        resolution=config.resolution,
+        resolution=config.resolution or 1,  # 0, the teacher's grid: the cameras know their size
         eval=config.eval,
         white_background=config.white_background,
     )

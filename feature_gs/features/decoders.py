@@ -2,14 +2,14 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from feature_gs.errors import UserError
-from feature_gs.features.pca import Pca
+from feature_gs.features.pca import Pca, fit_pca, thinned
 
 DECODERS = ("none", "linear", "conv3x3")
 
@@ -176,6 +176,27 @@ def start_from_pca(decoder: Decoder, pca: Pca) -> None:
     decoder.bias.copy_(pca.mean)
 
 
+def pca_decoder(maps: Iterable[Tensor], features: int, channels: int) -> LinearDecoder:
+    """A linear decoder at the principal components of a teacher's maps.
+
+    Args:
+        maps: The maps [C, h, w], looked at one after the other; a few thousand cells of each are enough.
+        features: Channels that a Gaussian carries, c.
+        channels: Channels of the teacher, C.
+
+    Raises:
+        UserError: There are more components than channels.
+    """
+    if features > channels:
+        raise UserError(
+            f"--feature_dim {features}: the teacher has only {channels} channels to be decoded from fewer. "
+            f"Choose at most {channels}, or --decoder none."
+        )
+    decoder = LinearDecoder(features, channels)
+    start_from_pca(decoder, fit_pca(map(thinned, maps), features))
+    return decoder
+
+
 @torch.no_grad()
 def encode_with(decoder: Decoder, targets: Tensor) -> Tensor:  # [..., C]
     """The features whose decoding comes nearest to the targets (least squares; the smallest such).
@@ -195,8 +216,9 @@ def encode_with(decoder: Decoder, targets: Tensor) -> Tensor:  # [..., C]
     if isinstance(decoder, NoDecoder):
         return targets
     if isinstance(decoder, LinearDecoder):
-        inverse = torch.linalg.pinv(decoder.weight.double()).to(targets)
-        return (targets - decoder.bias.to(targets)) @ inverse.t()
+        weight = decoder.weight.double()
+        inverse = weight @ torch.linalg.pinv(weight.t() @ weight, hermitian=True)  # [C, c]
+        return (targets - decoder.bias.to(targets)) @ inverse.to(targets)
     raise UserError(
         f"teacher maps cannot be brought into the space of a {decoder.kind} decoder, which mixes "
         "neighbouring cells. Lift with --decoder linear or none, or train with --features joint."

@@ -19,8 +19,8 @@ from feature_gs.scenes import View
 
 SOLVERS = ("mean", "cg")
 Solver = Literal["mean", "cg"]
-_RIDGE = 1e-3  # of the mean weight of a Gaussian: what the views leave open stays at the weighted mean
-_ENOUGH = 1e-3  # of the first residual
+_ENOUGH = 1e-3  # of the first gradient: solved
+_ROWS = 1 << 13  # Gaussians whose products are summed at a time
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,15 @@ class Lifted:
 
     Attributes:
         field: The features.
-        residual: Root mean square of what the solution leaves over at the teacher's cells, in the space that
-            the Gaussians carry, after each iteration; the first is the weighted mean's. Empty for "mean".
+        residual: Root mean square of A f - M over the teacher's cells and the channels that the Gaussians
+            carry: the weighted mean's, then that after each iteration. Empty for "mean".
     """
 
     field: FeatureField
     residual: list[float]
 
 
+@torch.no_grad()
 def lift(
     model: GaussianModel,
     views: Sequence[View],
@@ -45,6 +46,7 @@ def lift(
     decoder: Decoder | None = None,
     solver: Solver = "mean",
     iterations: int = 10,
+    ridge: float = 0.3,
     antialiased: bool = False,
     near: float = 0.01,
     watch: Callable[[Iterable[View]], Iterable[View]] = iter,
@@ -56,8 +58,13 @@ def lift(
     "mean": `f = Aᵀ M / Aᵀ 1`, the mean of the cells that show the Gaussian, weighted by how much they do
     (as LUDVIG and Occam's LGS lift). One pass over the views.
 
-    "cg": the least-squares features, `(Aᵀ A + r I) (f - mean) = Aᵀ (M - A mean)` with a small ridge r, by
-    conjugate gradients, preconditioned by `Aᵀ 1`, all channels at once. One more pass per iteration.
+    "cg": least squares held near the mean, `min |A f - M|² + ridge Σ (Aᵀ 1)_n |f_n - mean_n|²`, that is
+    `(Aᵀ A + ridge D) (f - mean) = Aᵀ (M - A mean)` with D = diag(Aᵀ 1), by conjugate gradients preconditioned
+    by D, every channel on its own. As Aᵀ A is no larger than D, a few iterations suffice whatever the scene.
+    One pass more to begin with, and one per iteration.
+
+    The mean blurs over the borders of things but averages the teacher's noise away; least squares are sharper
+    but, with more Gaussians than cells, learn that noise by heart when the ridge is small.
 
     Memory: N x c numbers (four times that for "cg") and one view; weights and maps are made anew for each.
 
@@ -68,6 +75,7 @@ def lift(
         decoder: Gaussians carry what it decodes ("linear" or "none"); None: the teacher's own channels.
         solver: "mean" or "cg".
         iterations: Most iterations of "cg".
+        ridge: How firmly "cg" holds on to the mean, >= 0; 1: as firmly as to the maps.
         antialiased: As the model was trained.
         near: As the model was trained, scene units.
         watch: Called with the views of every pass, e.g. to show a progress bar.
@@ -85,15 +93,8 @@ def lift(
     if decoder is None:
         decoder = make_decoder("none", teacher.channels, teacher.channels)
     passes = _Passes(model, views, teacher, decoder, antialiased, near, watch)
-    device = model.means.device
-    features = torch.zeros(len(model), decoder.features, device=device)
-    weight = torch.zeros(len(model), 1, device=device)
-    for cells, target, inside in passes:
-        cells.accumulate(features, target)
-        cells.accumulate(weight, inside)
-    seen = weight[:, 0] > 0
-    features /= torch.where(seen, weight[:, 0], 1.0)[:, None]
-    residual = _refine(features, weight[:, 0], passes, iterations) if solver == "cg" else []
+    features, weight, seen = _weighted_mean(passes)
+    residual = _refine(features, weight, passes, iterations, ridge) if solver == "cg" else []
     field = FeatureField(
         features=features,
         decoder=decoder,
@@ -105,12 +106,37 @@ def lift(
     return Lifted(field, residual)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """One view in one pass.
+
+    Cells that the teacher's map leaves out take no part: `target` and `inside` are zero there.
+
+    Attributes:
+        cells: The Gaussians' weights in the view's cells.
+        grid: The cells.
+        teacher_map: What the teacher says of them.
+        decoder: The Gaussians carry what it decodes.
+        inside: 1 where the map is, else 0. [1, h, w, 1]
+    """
+
+    cells: CellWeights
+    grid: FeatureGrid
+    teacher_map: TeacherMap
+    decoder: Decoder
+    inside: Tensor
+
+    def target(self) -> Tensor:
+        """The map in the space that the Gaussians carry. [1, h, w, c]"""  # noqa: D415
+        rows = encode_with(self.decoder, as_rows(self.teacher_map, self.grid, self.inside.device))
+        target = self.inside.new_zeros(*self.inside.shape[:3], rows.shape[2])
+        target[0, : rows.shape[0], : rows.shape[1]] = rows
+        return target
+
+
 @dataclass
 class _Passes:
-    """All views, one after the other: their weights, and the teacher's maps in the Gaussians' space.
-
-    Cells that a map leaves out hold zeros and take no part: their rows of A are zeroed by `inside`.
-    """
+    """All views, one after the other, as often as wanted."""
 
     model: GaussianModel
     views: Sequence[View]
@@ -121,31 +147,23 @@ class _Passes:
     watch: Callable[[Iterable[View]], Iterable[View]]
     cell: tuple[float, float] = (1.0, 1.0)
 
-    def __iter__(self) -> Iterator[tuple[CellWeights, Tensor, Tensor]]:
-        """Weights, targets [1, h, w, c], and 1 where the teacher's map is, else 0, [1, h, w, 1]."""
+    def __iter__(self) -> Iterator[_Look]:
         sizes = []
         for view in self.watch(self.views):
             teacher_map = self.teacher.load(view)
             sizes.append(cell_size(teacher_map, view.camera))
             grid = grid_for(view.camera, *sizes[-1])
             cells = cell_weights(self.model, grid, antialiased=self.antialiased, near=self.near)
-            target, inside = self._target(teacher_map, grid)
-            yield cells, target, inside
+            inside = self.model.means.new_zeros(1, grid.rows, grid.columns, 1)
+            inside[:, : teacher_map.features.shape[1], : teacher_map.features.shape[2]] = 1
+            yield _Look(cells, grid, teacher_map, self.decoder, inside)
         self.cell = middle_cell(sizes)
 
-    def _target(self, teacher_map: TeacherMap, grid: FeatureGrid) -> tuple[Tensor, Tensor]:
-        device = self.model.means.device
-        rows = encode_with(self.decoder, as_rows(teacher_map, device))
-        target = torch.zeros(1, grid.rows, grid.columns, rows.shape[2], device=device)
-        inside = torch.zeros(1, grid.rows, grid.columns, 1, device=device)
-        target[0, : rows.shape[0], : rows.shape[1]] = rows
-        inside[0, : rows.shape[0], : rows.shape[1]] = 1
-        return target, inside
 
-
-def as_rows(teacher_map: TeacherMap, device: torch.device) -> Tensor:
-    """A map with its channels last, float32. [h, w, C]"""  # noqa: D415
-    return teacher_map.features.to(device).permute(1, 2, 0).float().contiguous()
+def as_rows(teacher_map: TeacherMap, grid: FeatureGrid, device: torch.device) -> Tensor:
+    """A map with its channels last, float32, without slivers of cells beyond the grid. [h, w, C]"""  # noqa: D415
+    features = teacher_map.features[:, : grid.rows, : grid.columns]
+    return features.to(device).permute(1, 2, 0).float().contiguous()
 
 
 def middle_cell(sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
@@ -153,37 +171,80 @@ def middle_cell(sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return sorted(sizes, key=lambda size: size[0] * size[1])[len(sizes) // 2]
 
 
-def _refine(features: Tensor, weight: Tensor, passes: _Passes, iterations: int) -> list[float]:
-    """Conjugate gradients from the weighted mean, in place; returns the residuals at the cells."""
-    seen = weight > 0
-    ridge = _RIDGE * weight[seen].mean() if bool(seen.any()) else 0.0
-    scale = 1 / (torch.where(seen, weight, 1.0) + ridge)[:, None]  # the preconditioner
-    remaining = torch.zeros_like(features)  # Aᵀ (M - A f) - r (f - mean)
-    squares, cells_seen = torch.zeros((), dtype=torch.float64), 0
-    for cells, target, inside in passes:
-        left = (target - cells.blend(features)) * inside
-        cells.accumulate(remaining, left)
-        squares += left.double().square().sum().cpu()
-        cells_seen += int(inside.sum()) * left.shape[-1]
-    history = [(squares / max(cells_seen, 1)).sqrt().item()]
-    direction = scale * remaining
-    power = (remaining * direction).sum(dim=0)  # one conjugate gradient per channel
-    first = power.clone()
+def _weighted_mean(passes: _Passes) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean [N, c], Aᵀ 1 or 1 where that is 0 [N, 1], and where it is not [N]."""
+    like, count = passes.model.means, len(passes.model)
+    features, weight = like.new_zeros(count, passes.decoder.features), like.new_zeros(count, 1)
+    for look in passes:
+        look.cells.accumulate(features, look.target())
+        look.cells.accumulate(weight, look.inside)
+    seen = weight[:, 0] > 0
+    weight[~seen] = 1
+    return features.div_(weight), weight, seen
+
+
+def _refine(
+    features: Tensor,  # [N, c]
+    weight: Tensor,  # [N, 1]
+    passes: _Passes,
+    iterations: int,
+    ridge: float,
+) -> list[float]:
+    """Conjugate gradients from the weighted mean, in place; returns the residuals at the cells.
+
+    What is minimised, |A f - M|² + ridge |f - mean|² in the norm of D, falls by step * power each iteration.
+    The share of the ridge is subtracted; it follows from recurrences, without a copy of the mean.
+
+    Args:
+        features: The weighted mean, which becomes the solution. [N, c]
+        weight: D, 1 for Gaussians that are not seen. [N, 1]
+        passes: The views.
+        iterations: The most there may be.
+        ridge: Weight of the mean.
+    """
+    remaining = torch.zeros_like(features)  # Aᵀ (M - A f) - ridge D (f - mean)
+    total, numbers = torch.zeros((), dtype=torch.float64), 0
+    for look in passes:
+        left = (look.target() - look.cells.blend(features)) * look.inside
+        look.cells.accumulate(remaining, left)
+        total += left.double().square().sum().cpu()
+        numbers += int(look.inside.sum()) * left.shape[-1]
+    history = [(total / numbers).sqrt().item()]
+    direction = remaining / weight
+    first = power = _dots(remaining, direction)
+    # In the norm of D: |direction|², (f - mean) · direction, |f - mean|².
+    length, crossing, away = power, torch.zeros_like(power), torch.zeros_like(power)
+    answer = torch.empty_like(features)
     for _ in range(iterations):
-        answer = ridge * direction
-        for cells, _, inside in passes:
-            cells.accumulate(answer, cells.blend(direction) * inside)
-        curvature = (direction * answer).sum(dim=0)
-        step = torch.where(curvature > 0, power / curvature, 0.0)
-        features += step * direction
-        remaining -= step * answer
-        # Of |A f - M|², which this iteration lowered by step * power (up to the ridge's share).
-        squares -= (step * power).double().sum().cpu()
-        history.append((squares.clamp_min(0) / max(cells_seen, 1)).sqrt().item())
-        preconditioned = scale * remaining
-        following = (remaining * preconditioned).sum(dim=0)
+        torch.mul(direction, ridge * weight, out=answer)
+        for look in passes:
+            look.cells.accumulate(answer, look.cells.blend(direction) * look.inside)
+        step = _ratio(power, _dots(direction, answer))
+        features.addcmul_(direction, step.to(features))
+        remaining.addcmul_(answer, step.to(features), value=-1)
+        away = away + 2 * step * crossing + step.square() * length
+        total -= (step * power).sum().cpu()
+        history.append(((total - ridge * away.sum().cpu()).clamp_min(0) / numbers).sqrt().item())
+        torch.div(remaining, weight, out=answer)
+        following = _dots(remaining, answer)
         if bool((following <= _ENOUGH**2 * first).all()):
             break
-        direction = preconditioned + torch.where(power > 0, following / power, 0.0) * direction
+        turn = _ratio(following, power)
+        direction.mul_(turn.to(features)).add_(answer)
+        crossing = turn * (crossing + step * length)
+        length = following + turn.square() * length
         power = following
     return history
+
+
+def _dots(a: Tensor, b: Tensor) -> Tensor:  # [N, c] each
+    """The scalar product of each channel, float64. [c]"""  # noqa: D415
+    sums = torch.zeros(a.shape[1], dtype=torch.float64, device=a.device)
+    for x, y in zip(a.split(_ROWS), b.split(_ROWS), strict=True):
+        sums += (x.double() * y.double()).sum(dim=0)
+    return sums
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:  # [c] each
+    """Their ratio, 0 where the denominator is: such a channel is solved."""
+    return torch.where(denominator > 0, numerator / denominator, 0.0)

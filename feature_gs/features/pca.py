@@ -1,5 +1,6 @@
 """Principal components of features, from sums that are gathered map by map."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from torch import Tensor
 from feature_gs.files import atomic_write
 
 _ROWS = 1 << 14  # cells converted to float64 at a time
+_ENOUGH_CELLS = 4096  # of one map
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +131,12 @@ def fit_pca(maps: Iterable[Tensor], k: int) -> Pca:
     for features in maps:
         sums.add(features.flatten(1).T)
     return sums.fit(k)
+
+
+def thinned(features: Tensor) -> Tensor:  # [C, h, w]
+    """A regular part of a map's cells, some 4,000 at most: enough for statistics over many maps."""
+    step = math.ceil(math.sqrt(features.shape[1] * features.shape[2] / _ENOUGH_CELLS))
+    return features[:, ::step, ::step]
 
 
 def save_pca(path: Path, pca: Pca) -> None:

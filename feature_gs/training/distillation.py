@@ -6,10 +6,10 @@ gradient at the cells, each step moves them in place by
 
     f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
 
-the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step is
-as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that fills a
-tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own size. Only
-rows of Gaussians that the view shows are touched.
+the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step
+is as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that
+fills a tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own
+size. Only rows of Gaussians that the view shows are touched.
 """
 
 import math
@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from feature_gs.errors import UserError
-from feature_gs.features.decoders import Decoder, make_decoder, start_from_pca
+from feature_gs.features.decoders import Decoder, make_decoder, pca_decoder
 from feature_gs.features.field import FeatureField
 from feature_gs.features.grid import FeatureGrid, cell_size, cell_weights, grid_for
 from feature_gs.features.lifting import as_rows, lift, middle_cell
-from feature_gs.features.pca import fit_pca
+from feature_gs.features.pca import thinned
 from feature_gs.features.rendering import fit_field_palette
 from feature_gs.features.teacher import TeacherStore
 from feature_gs.gaussians import GaussianModel
@@ -35,7 +35,6 @@ from feature_gs.training.losses import mean_absolute_error
 from feature_gs.training.schedule import Schedule, position_rate
 
 _SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
-_PCA_CELLS = 4096  # of one map
 _LEAST_WEIGHT = 1e-3  # cells' worth of a Gaussian below which it moves less
 
 
@@ -111,7 +110,7 @@ class Distillation:
             self._start_from_lifting()
         teacher_map = self.teacher.load(view)
         grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
-        return Lesson(view, grid, as_rows(teacher_map, self.model.means.device)[None])
+        return Lesson(view, grid, as_rows(teacher_map, grid, self.model.means.device)[None])
 
     def loss(self, lesson: Lesson, output: RenderOutput) -> Tensor:
         """The weighted feature loss of a view, ready for `backward`.
@@ -232,19 +231,19 @@ class Distillation:
     def _decoder(self) -> Decoder:
         """The decoder at its start; its random numbers are its own, so that colours do not depend on it."""
         config, channels = self.config, self.teacher.channels
-        generator = torch.Generator().manual_seed(config.seed + 1)
-        decoder = make_decoder(config.decoder, config.feature_dim or channels, channels, generator=generator)
+        features = config.feature_dim or channels
         if config.decoder == "linear" and config.decoder_start == "pca":
             maps = (self.teacher.load(view).features for view in self.scene.train)
-            start_from_pca(decoder, fit_pca((_thinned(features) for features in maps), decoder.features))
+            decoder: Decoder = pca_decoder(maps, features, channels)
+        else:
+            generator = torch.Generator().manual_seed(config.seed + 1)
+            decoder = make_decoder(config.decoder, features, channels, generator=generator)
         return decoder.to(self.model.means.device)
 
     def _scale(self) -> float:
         """Root mean square that the features will have, seen from the teacher's maps through the decoder."""
         views = self.scene.train[:: -(-len(self.scene.train) // _SAMPLED_VIEWS)]
-        squares = [
-            _thinned(self.teacher.load(view).features).float().square().mean().item() for view in views
-        ]
+        squares = [thinned(self.teacher.load(view).features).float().square().mean().item() for view in views]
         size = math.sqrt(sum(squares) / len(squares)) or 1.0
         weight = dict(self.decoder.named_parameters()).get("weight")
         if weight is None:
@@ -253,9 +252,3 @@ class Distillation:
 
     def _cell(self) -> tuple[float, float]:
         return middle_cell([cell_size(self.teacher.load(view), view.camera) for view in self.scene.train])
-
-
-def _thinned(features: Tensor) -> Tensor:  # [C, h, w]
-    """A regular part of a map's cells, enough for statistics."""
-    step = math.ceil(math.sqrt(features.shape[1] * features.shape[2] / _PCA_CELLS))
-    return features[:, ::step, ::step]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from feature_gs.errors import UserError
+from feature_gs.features.teacher import TeacherStore
 from feature_gs.scenes import Scene, load_scene, write_cameras_json
 from feature_gs.training.checkpoint import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from feature_gs.training.config import TrainConfig
@@ -49,7 +50,7 @@ def train(config: TrainConfig) -> Path:
         eval=config.eval,
         white_background=config.white_background,
     )
-    teacher = open_teacher(config, _silent if config.quiet else _to_stderr)
+    teacher = _teacher(config, scene)
     if teacher is not None:
         config = with_feature_dim(config, teacher.channels)
         if config.resolution == 0:
@@ -93,6 +94,21 @@ def _starting_point(config: TrainConfig, folder: Path) -> Checkpoint | None:
     for message in messages:
         print(f"skipped: {message}", file=sys.stderr)
     return checkpoint
+
+
+def _teacher(config: TrainConfig, scene: Scene) -> TeacherStore | None:
+    if not config.foundation_model:
+        return None
+    return open_teacher(
+        config.foundation_model,
+        Path(config.source_path),
+        [*scene.train, *scene.test] if config.resolution == 0 else scene.train,
+        images=config.images,
+        white_background=config.white_background,
+        weights=config.weights,
+        say=_silent if config.quiet else _to_stderr,
+        quiet=config.quiet,
+    )
 
 
 def _check_fits(checkpoint: Checkpoint, config: TrainConfig, scene: Scene) -> None:

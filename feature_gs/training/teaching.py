@@ -1,6 +1,7 @@
 """Finding or making the maps that a run teaches, before anything else starts."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,42 +54,54 @@ def with_feature_dim(config: TrainConfig, channels: int) -> TrainConfig:
     return replace(config, decoder=decoder, speedup=False, feature_dim=config.feature_dim or usual)
 
 
-def open_teacher(config: TrainConfig, say: Callable[[str], None]) -> TeacherStore | None:
-    """The maps that -f names; those that are missing of a teacher known by name are made.
+def open_teacher(
+    spec: str,
+    source: Path,
+    needed: Sequence[View],
+    *,
+    images: str = "images",
+    white_background: bool = False,
+    weights: str = "",
+    say: Callable[[str], None] = print,
+    quiet: bool = False,
+) -> TeacherStore:
+    """The maps that -f names. Of a teacher known by name, those that are missing are made, of all photos.
+
+    Args:
+        spec: A teacher's name or a folder of maps.
+        source: The scene's folder.
+        needed: The views whose maps will be read.
+        images: Folder of the photos inside the scene.
+        white_background: White behind transparent photos instead of black.
+        weights: File with the teacher's weights; empty: those it finds or fetches itself.
+        say: Takes the messages.
+        quiet: Show no progress bar.
 
     Raises:
         UserError: The teacher is unknown, its weights are missing, or a folder lacks maps.
     """
-    spec = config.foundation_model
-    if not spec:
-        return None
-    source = Path(config.source_path)
-    scene = load_scene(source, images=config.images, resolution=1, white_background=config.white_background)
     folder = find_teacher(source, spec)
-    lacking = TeacherStore.open(folder).missing(scene.train) if folder is not None else []
-    if folder is not None and not lacking:
-        return TeacherStore.open(folder)
-    if not is_encoder_name(spec):
-        if folder is None:
+    if folder is not None:
+        store = TeacherStore.open(folder)
+        lacking = store.missing(needed)
+        if not lacking:
+            return store
+        if not is_encoder_name(spec):
             raise UserError(
-                f"-f {spec} is neither a teacher nor a folder of maps. Teachers: "
-                f"{', '.join(encoder_names())}, timm:MODEL. A folder holds meta.json and one .safetensors "
-                "file per photo (docs/files.md)."
+                f"{folder} has no map of {len(lacking)} photos, e.g. {lacking[0]}. Make or remove them."
             )
+    elif not is_encoder_name(spec):
         raise UserError(
-            f"{folder} has no map of {len(lacking)} photos, e.g. {lacking[0]}. Make or remove them."
+            f"-f {spec} is neither a teacher nor a folder of maps. Teachers: {', '.join(encoder_names())}, "
+            "timm:MODEL. A folder holds meta.json and one .safetensors file per photo (docs/files.md)."
         )
+    scene = load_scene(source, images=images, resolution=1, white_background=white_background)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = Path(config.weights) if config.weights else None
-    encoder = load_encoder(spec, weights=weights, device=device)
-    return encode_scene(
-        scene,
-        encoder,
-        folder or teacher_folder(source, spec),
-        flags=f"-f {spec}",
-        say=say,
-        quiet=config.quiet,
-    )
+    encoder = load_encoder(spec, weights=Path(weights) if weights else None, device=device)
+    flags = ["-f", spec, *(["-i", images] if images != "images" else [])]
+    flags += [*(["--weights", weights] if weights else []), *(["-w"] if white_background else [])]
+    folder = folder or teacher_folder(source, spec)
+    return encode_scene(scene, encoder, folder, flags=shlex.join(flags), say=say, quiet=quiet)
 
 
 def at_teacher_size(scene: Scene, teacher: TeacherStore) -> Scene:
