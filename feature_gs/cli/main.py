@@ -17,6 +17,7 @@ from feature_gs.errors import UserError
 VERBS = {
     "encode": ("feature_gs.cli.encode", "let a 2D model describe every photo of a scene"),
     "train": ("feature_gs.cli.train", "train Gaussians on a folder of photos with camera poses"),
+    "lift": ("feature_gs.cli.lift", "give finished Gaussians features, without training"),
     "render": ("feature_gs.cli.render", "render pictures and videos of a trained model"),
     "evaluate": ("feature_gs.cli.evaluate", "measure PSNR, SSIM and LPIPS of a trained model"),
     "demo": ("feature_gs.cli.demo", "make a small scene, train on it and show the result"),
