@@ -13,15 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 import torch
+from blobs import VIEWS, busy_settings, new_trainer, orbit_camera, state_of, write_blobs
 
 from feature_gs.cli.train import main
 from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
-from feature_gs.rendering import render
-from feature_gs.scenes import Camera, Scene, View, load_scene
+from feature_gs.scenes import Scene, View
 from feature_gs.training import TrainConfig, Trainer, train
 from feature_gs.training.checkpoint import (
     checkpoint_path,
@@ -34,77 +33,11 @@ from feature_gs.training.not_finite import NotFiniteError
 from feature_gs.training.run import filled_in
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = 32, 24
-VIEWS = 8
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Blender folder: eight photos of sixty coloured blobs, and the blobs' places as first points."""
-    folder = tmp_path_factory.mktemp("blobs")
-    generator = torch.Generator().manual_seed(0)
-    points = torch.rand(60, 3, generator=generator) - 0.5
-    colors = torch.randint(0, 256, (60, 3), generator=generator, dtype=torch.uint8)
-    model = GaussianModel.from_points(points, colors, 0, opacity=0.9, scale=0.6)
-    frames = []
-    for i in range(VIEWS):
-        angle = torch.tensor(2.0 * i / VIEWS)
-        camera = orbit_camera(f"{i}.png", angle)
-        with torch.no_grad():
-            photo = (render(model, camera).color[0].clamp(0, 1) * 255).round().byte().numpy()
-        cv2.imwrite(str(folder / camera.name), photo[..., ::-1])
-        world_from_cam = torch.linalg.inv(camera.cam_from_world.double()) @ torch.diag(
-            torch.tensor([1.0, -1, -1, 1], dtype=torch.float64)
-        )
-        frames.append({"file_path": camera.name, "transform_matrix": world_from_cam.tolist()})
-    transforms = {"fl_x": 120.0, "w": SIZE[0], "h": SIZE[1]}
-    (folder / "transforms_train.json").write_text(json.dumps({**transforms, "frames": frames[2:]}))
-    (folder / "transforms_test.json").write_text(json.dumps({**transforms, "frames": frames[:2]}))
-    rows = "\n".join(
-        " ".join(map(str, [*p.tolist(), *c.tolist()])) for p, c in zip(points, colors, strict=True)
-    )
-    properties = [f"property float {axis}" for axis in "xyz"]
-    properties += [f"property uchar {name}" for name in ("red", "green", "blue")]
-    header = ["ply", "format ascii 1.0", "element vertex 60", *properties, "end_header"]
-    (folder / "points3d.ply").write_text("\n".join([*header, rows, ""]))
-    return folder
-
-
-def orbit_camera(name: str, angle: torch.Tensor) -> Camera:
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    pose = torch.eye(4)
-    pose[0, 0], pose[0, 2], pose[2, 0], pose[2, 2], pose[2, 3] = cos, sin, -sin, cos, 6
-    K = torch.tensor([[120.0, 0, 16], [0, 120, 12], [0, 0, 1]])
-    return Camera(name, *SIZE, K, pose)
-
-
-def settings(folder: Path, **changes: Any) -> TrainConfig:
-    """A run of forty steps in which everything happens: SH growth, densification, a reset."""
-    busy: dict[str, Any] = {
-        "iterations": 40,
-        "eval": True,
-        "quiet": True,
-        "sh_interval": 9,
-        "densify_from_iter": 5,
-        "densify_until_iter": 32,
-        "densification_interval": 8,
-        "opacity_reset_interval": 15,
-        "densify_grad_threshold": 1e-5,
-    }
-    return replace(TrainConfig(), source_path=str(folder), **{**busy, **changes})
-
-
-def new_trainer(config: TrainConfig, folder: Path, resumed: Any = None) -> Trainer:
-    config, schedule = filled_in(config)
-    return Trainer(config, schedule, load_scene(Path(config.source_path), eval=True), folder, resumed)
-
-
-def state_of(trainer: Trainer) -> dict[str, torch.Tensor]:
-    state = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
-    for name, moments in trainer.optimizer.state_dict().items():
-        state.update({f"{name}/{key}": value.clone() for key, value in moments.items()})
-    state.update({f"strategy/{key}": value.clone() for key, value in trainer.strategy.state_dict().items()})
-    return {**state, "generator": trainer.generator.get_state()}
+    return write_blobs(tmp_path_factory.mktemp("blobs"))
 
 
 def test_training_learns_and_leaves_a_whole_folder(
@@ -138,15 +71,15 @@ def test_resuming_is_bit_equal_to_never_having_stopped(
     scene_folder: Path, tmp_path: Path, strategy: str
 ) -> None:
     mode: dict[str, Any] = {"absgrad": True} if strategy == "absgrad" else {"strategy": strategy}
-    whole = new_trainer(settings(scene_folder, **mode), tmp_path / "whole")
+    whole = new_trainer(busy_settings(scene_folder, **mode), tmp_path / "whole")
     whole.run()
     # Stops between two densifications, with statistics gathered, in the middle of a pass over the photos.
-    first = new_trainer(settings(scene_folder, **mode, checkpoint_iterations=(21,)), tmp_path / "parts")
+    first = new_trainer(busy_settings(scene_folder, **mode, checkpoint_iterations=(21,)), tmp_path / "parts")
     count = len(first.model)
     first.run()
     checkpoint = load_checkpoint(checkpoint_path(tmp_path / "parts", 21))
     assert checkpoint.iteration == 21
-    second = new_trainer(settings(scene_folder, **mode), tmp_path / "parts", checkpoint)
+    second = new_trainer(busy_settings(scene_folder, **mode), tmp_path / "parts", checkpoint)
     assert len(second.model) != count, "a densification lies before the stop"
     middle = len(second.model)
     second.run()
@@ -163,7 +96,7 @@ def test_resume_flag_takes_settings_and_newest_whole_checkpoint(
     scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    train(settings(scene_folder, model_path=str(out), checkpoint_iterations=(10, 20), seed=5))
+    train(busy_settings(scene_folder, model_path=str(out), checkpoint_iterations=(10, 20), seed=5))
     newest = checkpoint_path(out, 30)
     newest.write_bytes(checkpoint_path(out, 20).read_bytes()[:-100])
     ply_path(out, 40).unlink()
@@ -180,17 +113,17 @@ def test_resume_flag_takes_settings_and_newest_whole_checkpoint(
 
 
 def test_start_checkpoint_takes_the_model_elsewhere(scene_folder: Path, tmp_path: Path) -> None:
-    train(settings(scene_folder, model_path=str(tmp_path / "a"), checkpoint_iterations=(20,)))
+    train(busy_settings(scene_folder, model_path=str(tmp_path / "a"), checkpoint_iterations=(20,)))
     start = str(checkpoint_path(tmp_path / "a", 20))
-    train(settings(scene_folder, model_path=str(tmp_path / "b"), start_checkpoint=start))
+    train(busy_settings(scene_folder, model_path=str(tmp_path / "b"), start_checkpoint=start))
     paths = [ply_path(tmp_path / name, 40) for name in ("a", "b")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_resume_on_other_photos_is_refused(scene_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    train(settings(scene_folder, model_path=str(out), checkpoint_iterations=(20,)))
-    config = settings(scene_folder, model_path=str(out), resume=True, eval=False)
+    train(busy_settings(scene_folder, model_path=str(out), checkpoint_iterations=(20,)))
+    config = busy_settings(scene_folder, model_path=str(out), resume=True, eval=False)
     transforms = json.loads((scene_folder / "transforms_train.json").read_text())
     other = tmp_path / "other"
     other.mkdir()
@@ -203,7 +136,7 @@ def test_resume_on_other_photos_is_refused(scene_folder: Path, tmp_path: Path) -
 
 
 def test_nan_in_a_photo_stops_before_it_reaches_the_model(scene_folder: Path, tmp_path: Path) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     view = trainer.scene.train[0]
     target = view.load()[None].float() / 255
     trainer.step(view, target)
@@ -221,7 +154,7 @@ def test_nan_in_a_photo_stops_before_it_reaches_the_model(scene_folder: Path, tm
 def test_non_finite_gradient_saves_the_last_good_state(
     scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     observed = []
 
     prepare = trainer.strategy.prepare
@@ -242,7 +175,7 @@ def test_non_finite_gradient_saves_the_last_good_state(
 
 
 def test_a_model_that_is_not_finite_is_never_saved(scene_folder: Path, tmp_path: Path) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     trainer.save_ply()
     trainer.save_checkpoint()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -254,7 +187,7 @@ def test_a_model_that_is_not_finite_is_never_saved(scene_folder: Path, tmp_path:
 
 
 def test_a_damaged_checkpoint_says_so(scene_folder: Path, tmp_path: Path) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     trainer.step(trainer.scene.train[0], trainer.scene.train[0].load()[None].float() / 255)
     path = trainer.save_checkpoint()
     whole = path.read_bytes()
@@ -281,7 +214,7 @@ def test_a_damaged_checkpoint_says_so(scene_folder: Path, tmp_path: Path) -> Non
     assert "damaged" in message({**content, "model": {**content["model"], "means": "here"}})
     torch.save({**content, "optimizer": {"means": {"exp_avg": torch.zeros(2)}}}, path)
     with pytest.raises(UserError, match="exp_avg of means must be"):
-        new_trainer(settings(scene_folder), tmp_path, load_checkpoint(path))
+        new_trainer(busy_settings(scene_folder), tmp_path, load_checkpoint(path))
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "none.pt")
     with pytest.raises(UserError, match="nothing to resume"):
@@ -289,7 +222,7 @@ def test_a_damaged_checkpoint_says_so(scene_folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(scene_folder: Path, tmp_path: Path) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     path = trainer.save_checkpoint()
     before = path.read_bytes()
     script = f"""
@@ -316,7 +249,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(scene_folder: Path, tmp_path
 def test_kill_9_in_the_middle_of_a_save_leaves_the_previous_checkpoint(
     scene_folder: Path, tmp_path: Path
 ) -> None:
-    trainer = new_trainer(settings(scene_folder), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder), tmp_path)
     path = trainer.save_checkpoint()
     before = path.read_bytes()
     script = f"""
@@ -375,7 +308,7 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(
 
 
 def test_a_model_without_gaussians_stops(scene_folder: Path, tmp_path: Path) -> None:
-    trainer = new_trainer(settings(scene_folder, min_opacity=0.99), tmp_path)
+    trainer = new_trainer(busy_settings(scene_folder, min_opacity=0.99), tmp_path)
     with pytest.raises(UserError, match="iteration 8: no Gaussian is left"):
         trainer.run()
     assert not checkpoints_of(tmp_path)
@@ -388,7 +321,7 @@ def test_white_background_and_no_test_views(scene_folder: Path, tmp_path: Path) 
     scene = Scene(
         "one", scene_folder, [View(camera, scene_folder / "0.png")], [], points, points.to(torch.uint8), 1.0
     )
-    config, schedule = filled_in(settings(scene_folder, white_background=True))
+    config, schedule = filled_in(busy_settings(scene_folder, white_background=True))
     trainer = Trainer(config, schedule, scene, tmp_path)
     trainer.run()
     results = json.loads((tmp_path / "results.json").read_text())["iteration_40"]
