@@ -38,7 +38,7 @@ from feature_gs.training import TrainConfig
 from feature_gs.training.folder import make_folder
 from feature_gs.training.teaching import at_teacher_size, open_teacher
 
-_ITERATIONS = 10
+_ITERATIONS = 5
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -32,7 +32,7 @@ class LiftConfig:
     """The weighted mean of what the views say, or least squares by conjugate gradients: sharper, and better
     where the views agree; noise of the teacher is averaged less."""
     iterations: int | None = None
-    """cg: most iterations. None: 10."""
+    """cg: most iterations. None: 5."""
     decoder: Literal["none", "linear"] = "none"
     """Let the Gaussians carry the teacher's channels, or its principal components."""
     feature_dim: int | None = None

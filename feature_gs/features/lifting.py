@@ -45,7 +45,7 @@ def lift(
     *,
     decoder: Decoder | None = None,
     solver: Solver = "mean",
-    iterations: int = 10,
+    iterations: int = 5,
     ridge: float = 0.3,
     antialiased: bool = False,
     near: float = 0.01,
