@@ -39,8 +39,8 @@ def test_what_concerns_one_run_is_not_stored(tmp_path: Path) -> None:
 
 
 def test_unknown_settings_are_named(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"iterations": 5, "foundation_model": "sam"}')
-    with pytest.warns(UserWarning, match="foundation_model"):
+    (tmp_path / "config.json").write_text('{"iterations": 5, "encoder_version": "sam"}')
+    with pytest.warns(UserWarning, match="encoder_version"):
         assert TrainConfig.load(tmp_path / "config.json").iterations == 5
 
 

@@ -102,6 +102,27 @@ class Conv3x3Decoder(Decoder):
 _KINDS: dict[str, type[Decoder]] = {cls.kind: cls for cls in (NoDecoder, LinearDecoder, Conv3x3Decoder)}
 
 
+def check_channels(kind: str, features: int, channels: int, *, pca: bool = False) -> None:
+    """Raises UserError where a Gaussian's channels do not fit the teacher's.
+
+    Args:
+        kind: One of DECODERS.
+        features: Channels that a Gaussian carries, c.
+        channels: Channels of the teacher, C.
+        pca: Whether a linear decoder is to start from principal components.
+    """
+    if kind == "none" and features != channels:
+        raise UserError(
+            f"--feature_dim {features} with --decoder none: without a decoder Gaussians carry all "
+            f"{channels} channels of the teacher. Choose --decoder linear, or leave out --feature_dim."
+        )
+    if kind == "linear" and pca and features > channels:
+        raise UserError(
+            f"--feature_dim {features}: the teacher has only {channels} channels to be decoded from fewer. "
+            f"Choose at most {channels}, or --decoder none."
+        )
+
+
 def make_decoder(
     kind: str, features: int, channels: int, *, generator: torch.Generator | None = None
 ) -> Decoder:
@@ -118,11 +139,7 @@ def make_decoder(
     """
     if kind not in _KINDS:
         raise UserError(f"there is no decoder {kind!r}: --decoder takes {', '.join(DECODERS)}.")
-    if kind == "none" and features != channels:
-        raise UserError(
-            f"--feature_dim {features} with --decoder none: without a decoder Gaussians carry all "
-            f"{channels} channels of the teacher. Choose --decoder linear, or leave out --feature_dim."
-        )
+    check_channels(kind, features, channels)
     decoder = _KINDS[kind](features, channels)
     limit = 1 / math.sqrt(features * (9 if kind == "conv3x3" else 1))
     with torch.no_grad():
@@ -187,11 +204,7 @@ def pca_decoder(maps: Iterable[Tensor], features: int, channels: int) -> LinearD
     Raises:
         UserError: There are more components than channels.
     """
-    if features > channels:
-        raise UserError(
-            f"--feature_dim {features}: the teacher has only {channels} channels to be decoded from fewer. "
-            f"Choose at most {channels}, or --decoder none."
-        )
+    check_channels("linear", features, channels, pca=True)
     decoder = LinearDecoder(features, channels)
     start_from_pca(decoder, fit_pca(map(thinned, maps), features))
     return decoder

@@ -14,6 +14,7 @@ size. Only rows of Gaussians that the view shows are touched.
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +33,12 @@ from feature_gs.rasterizer import CellWeights, RenderOutput
 from feature_gs.scenes import Scene, View
 from feature_gs.training.config import TrainConfig
 from feature_gs.training.losses import mean_absolute_error
+from feature_gs.training.not_finite import NotFiniteError
 from feature_gs.training.schedule import Schedule, position_rate
 
 _SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
 _LEAST_WEIGHT = 1e-3  # cells' worth of a Gaussian below which it moves less
+_SAME = "give the --feature_dim, --decoder and -f of the run that the checkpoint comes from."
 
 
 @dataclass
@@ -66,6 +69,11 @@ class Distillation:
         scene: The views.
         teacher: Their maps.
         model: The Gaussians; get a parameter `features` that autograd leaves alone.
+        iteration: Steps done before; features join after them.
+
+    Raises:
+        UserError: Decoder and teacher do not fit each other or the features of the Gaussians, or a map is not
+            usable.
     """
 
     def __init__(
@@ -75,12 +83,15 @@ class Distillation:
         scene: Scene,
         teacher: TeacherStore,
         model: GaussianModel,
+        iteration: int = 0,
     ) -> None:
         self.config = config
         self.scene = scene
         self.teacher = teacher
         self.model = model
-        self.begins = schedule.densify_until_iter if config.features == "lift+joint" else 0
+        self.begins = max(iteration, schedule.densify_until_iter if config.features == "lift+joint" else 0)
+        self._start = iteration
+        self._field: FeatureField | None = None
         self.decoder = self._decoder()
         named = [{"params": [tensor], "name": name} for name, tensor in self.decoder.named_parameters()]
         self.adam = torch.optim.Adam(named, lr=config.decoder_lr) if named else None
@@ -92,10 +103,11 @@ class Distillation:
                 features = model.features.detach()
             if features.shape[1] != self.decoder.features:
                 raise UserError(
-                    f"the Gaussians carry {features.shape[1]} channels, not {self.decoder.features}: give "
-                    "the --feature_dim, --decoder and -f that they were trained with."
+                    f"the Gaussians carry {features.shape[1]} channels, not {self.decoder.features}: {_SAME}"
                 )
             model.features = nn.Parameter(features, requires_grad=False)
+        else:
+            model.features = None
 
     @property
     def joint(self) -> bool:
@@ -104,6 +116,7 @@ class Distillation:
 
     def lesson(self, view: View, iteration: int) -> Lesson | None:
         """What the step of this iteration teaches; None when it teaches nothing."""
+        self._field = None
         if not self.joint or iteration <= self.begins:
             return None
         if iteration == self.begins + 1 and self.config.features == "lift+joint":
@@ -138,8 +151,19 @@ class Distillation:
         if config.feature_loss == "l1":
             difference = mean_absolute_error(decoded, lesson.target)
         else:
-            difference = 1 - F.cosine_similarity(decoded, lesson.target, dim=-1).mean()
+            cosine = F.cosine_similarity(decoded, lesson.target, dim=-1)
+            # The gradient of a direction is as 1 / length: cells that show nothing would outweigh the rest.
+            opacity = lesson.cells.blend(features.new_ones(len(features), 1)).detach()[..., 0]
+            opacity = opacity[:, : lesson.target.shape[1], : lesson.target.shape[2]]
+            difference = 1 - (opacity * cosine).sum() / opacity.sum().clamp_min(1e-12)
         return config.feature_weight * difference
+
+    def check(self, lesson: Lesson) -> None:
+        """Raises NotFiniteError if the teacher's map is at fault for a loss that is not finite."""
+        try:
+            self.teacher.check_finite([lesson.view])
+        except UserError as error:
+            raise NotFiniteError(str(error)) from None
 
     @torch.no_grad()
     def step(self, lesson: Lesson, iteration: int) -> None:
@@ -159,7 +183,12 @@ class Distillation:
 
     @torch.no_grad()
     def field(self) -> FeatureField:
-        """The features as they are now; lifted now with --features lift."""
+        """The features as they are now, without a palette; lifted now with --features lift.
+
+        Asking again before the next step costs nothing.
+        """
+        if self._field is not None:
+            return self._field
         if self.joint:
             assert self.model.features is not None
             features = self.model.features.detach()
@@ -173,16 +202,28 @@ class Distillation:
             )
         else:
             field = self._lifted()
-        cameras = [view.camera for view in self.scene.train]
-        field.palette = fit_field_palette(
-            self.model, field, cameras, antialiased=self.config.antialiased, near=self.config.near
-        )
+        self._field = field
         return field
 
+    def save(self, path: Path) -> None:
+        """Writes the field with its palette.
+
+        Raises:
+            UserError: The file cannot be written.
+        """
+        field = self.field()
+        if field.palette is None:
+            cameras = [view.camera for view in self.scene.train]
+            field.palette = fit_field_palette(
+                self.model, field, cameras, antialiased=self.config.antialiased, near=self.config.near
+            )
+        field.save(path)
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Decoder, its Adam moments and the teacher's size."""
+        """Decoder, its Adam moments, the teacher's size and when the features joined."""
         state = {f"decoder.{name}": tensor.detach() for name, tensor in self.decoder.state_dict().items()}
         state["scale"] = torch.tensor(self.scale, dtype=torch.float64)
+        state["begins"] = torch.tensor(self.begins if self.joint else self.config.iterations)
         if self.adam is not None:
             for group in self.adam.param_groups:
                 for key, tensor in self.adam.state.get(group["params"][0], {}).items():
@@ -193,19 +234,37 @@ class Distillation:
         """Takes up the state of another run.
 
         Raises:
-            ValueError: It belongs to another decoder or is damaged.
+            UserError: It belongs to another decoder.
+            ValueError: It is damaged.
         """
-        for name, tensor in self.state_dict().items():
-            if name not in state or state[name].shape != tensor.shape:
-                raise ValueError(f"the distillation's {name} must be {list(tensor.shape)}")
+        shapes = {key: tuple(state[key].shape) for key in state if key.startswith("decoder.")}
+        expected = {f"decoder.{name}": tuple(t.shape) for name, t in self.decoder.state_dict().items()}
+        if shapes != expected:
+            theirs, ours = (
+                ", ".join(f"{key.removeprefix('decoder.')} {list(shape)}" for key, shape in kind.items())
+                for kind in (shapes, expected)
+            )
+            raise UserError(
+                f"the checkpoint's decoder has {theirs or 'no'} parameters, not {ours or 'none'}: {_SAME}"
+            )
+        for key in ("scale", "begins"):
+            if key not in state or state[key].numel() != 1:
+                raise ValueError(f"the distillation's {key} must be one number")
         self.scale = float(state["scale"])
+        if int(state["begins"]) < self._start:  # else they have not joined, and do so as these settings say
+            self.begins = int(state["begins"])
         self.decoder.load_state_dict({name: state[f"decoder.{name}"] for name in self.decoder.state_dict()})
         if self.adam is not None:
             for group in self.adam.param_groups:
-                prefix = f"adam.{group['name']}."
-                moments = {key.removeprefix(prefix): state[key].clone() for key in state if prefix in key}
+                parameter, prefix = group["params"][0], f"adam.{group['name']}."
+                moments = {
+                    key.removeprefix(prefix): state[key].clone() for key in state if key.startswith(prefix)
+                }
+                for key in ("exp_avg", "exp_avg_sq"):
+                    if moments and (key not in moments or moments[key].shape != parameter.shape):
+                        raise ValueError(f"{prefix}{key} must be {list(parameter.shape)}")
                 if moments:
-                    self.adam.state[group["params"][0]] = moments
+                    self.adam.state[parameter] = moments
 
     def _rate(self, iteration: int) -> float:
         config = self.config
@@ -234,7 +293,11 @@ class Distillation:
         features = config.feature_dim or channels
         if config.decoder == "linear" and config.decoder_start == "pca":
             maps = (self.teacher.load(view).features for view in self.scene.train)
-            decoder: Decoder = pca_decoder(maps, features, channels)
+            try:
+                decoder: Decoder = pca_decoder(maps, features, channels)
+            except torch.linalg.LinAlgError:
+                self.teacher.check_finite(self.scene.train)
+                raise
         else:
             generator = torch.Generator().manual_seed(config.seed + 1)
             decoder = make_decoder(config.decoder, features, channels, generator=generator)
@@ -244,6 +307,8 @@ class Distillation:
         """Root mean square that the features will have, seen from the teacher's maps through the decoder."""
         views = self.scene.train[:: -(-len(self.scene.train) // _SAMPLED_VIEWS)]
         squares = [thinned(self.teacher.load(view).features).float().square().mean().item() for view in views]
+        if not math.isfinite(sum(squares)):
+            self.teacher.check_finite(views)
         size = math.sqrt(sum(squares) / len(squares)) or 1.0
         weight = dict(self.decoder.named_parameters()).get("weight")
         if weight is None:

@@ -50,16 +50,16 @@ def train(config: TrainConfig) -> Path:
         eval=config.eval,
         white_background=config.white_background,
     )
+    if checkpoint is not None:
+        _check_fits(checkpoint, config, scene)
     teacher = _teacher(config, scene)
     if teacher is not None:
         config = with_feature_dim(config, teacher.channels)
         if config.resolution == 0:
             scene = at_teacher_size(scene, teacher)
-    if checkpoint is not None:
-        _check_fits(checkpoint, config, scene)
-    make_folder(folder, clear=config.overwrite)
     config, schedule = filled_in(config)
     trainer = Trainer(config, schedule, scene, folder, teacher, checkpoint)
+    make_folder(folder, clear=config.overwrite)
     config.save(folder / "config.json")
     train, test = ([view.camera for view in views] for views in (scene.train, scene.test))
     write_cameras_json(folder / "cameras.json", train, test)
@@ -106,6 +106,7 @@ def _teacher(config: TrainConfig, scene: Scene) -> TeacherStore | None:
         images=config.images,
         white_background=config.white_background,
         weights=config.weights,
+        accept=lambda channels: with_feature_dim(config, channels),
         say=_silent if config.quiet else _to_stderr,
         quiet=config.quiet,
     )
@@ -124,6 +125,10 @@ def _check_fits(checkpoint: Checkpoint, config: TrainConfig, scene: Scene) -> No
         raise UserError(
             f"the checkpoint is at iteration {checkpoint.iteration} of {config.iterations}, so nothing is "
             "left to train. Go further with a larger --iterations."
+        )
+    if "features" in checkpoint.model and not config.foundation_model:
+        raise UserError(
+            "the Gaussians of the checkpoint carry features: name the teacher that taught them with -f."
         )
     names = [view.camera.name for view in scene.train]
     if config.resume and names != checkpoint.views:

@@ -9,6 +9,7 @@ import torch
 
 from feature_gs.encoders import encoder_names, is_encoder_name, load_encoder
 from feature_gs.errors import UserError
+from feature_gs.features.decoders import check_channels
 from feature_gs.features.encoding import encode_scene
 from feature_gs.features.teacher import TeacherStore, find_teacher, teacher_folder
 from feature_gs.scenes import Scene, View, load_scene
@@ -48,8 +49,14 @@ def check_feature_flags(config: TrainConfig) -> None:
 
 
 def with_feature_dim(config: TrainConfig, channels: int) -> TrainConfig:
-    """The settings with decoder and feature_dim filled in for a teacher of so many channels."""
+    """The settings with decoder and feature_dim filled in for a teacher of so many channels.
+
+    Raises:
+        UserError: The feature_dim does not fit the decoder and the teacher.
+    """
     decoder = "linear" if config.speedup else config.decoder
+    if config.feature_dim is not None:
+        check_channels(decoder, config.feature_dim, channels, pca=config.decoder_start == "pca")
     usual = channels if decoder == "none" else max(1, channels // 4)
     return replace(config, decoder=decoder, speedup=False, feature_dim=config.feature_dim or usual)
 
@@ -62,6 +69,7 @@ def open_teacher(
     images: str = "images",
     white_background: bool = False,
     weights: str = "",
+    accept: Callable[[int], object] = lambda channels: None,
     say: Callable[[str], None] = print,
     quiet: bool = False,
 ) -> TeacherStore:
@@ -74,6 +82,7 @@ def open_teacher(
         images: Folder of the photos inside the scene.
         white_background: White behind transparent photos instead of black.
         weights: File with the teacher's weights; empty: those it finds or fetches itself.
+        accept: Takes the teacher's channels before any map is made; raises UserError if they do not suit.
         say: Takes the messages.
         quiet: Show no progress bar.
 
@@ -83,6 +92,7 @@ def open_teacher(
     folder = find_teacher(source, spec)
     if folder is not None:
         store = TeacherStore.open(folder)
+        accept(store.channels)
         lacking = store.missing(needed)
         if not lacking:
             return store
@@ -98,6 +108,7 @@ def open_teacher(
     scene = load_scene(source, images=images, resolution=1, white_background=white_background)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = load_encoder(spec, weights=Path(weights) if weights else None, device=device)
+    accept(encoder.channels)
     flags = ["-f", spec, *(["-i", images] if images != "images" else [])]
     flags += [*(["--weights", weights] if weights else []), *(["-w"] if white_background else [])]
     folder = folder or teacher_folder(source, spec)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from feature_gs.errors import UserError
 from feature_gs.features.field import field_path
@@ -71,7 +71,8 @@ class Trainer:
             self.model = checkpoint.restore_model()
         self.distillation = None
         if teacher is not None:
-            self.distillation = Distillation(config, schedule, scene, teacher, self.model)
+            done = 0 if checkpoint is None else checkpoint.iteration
+            self.distillation = Distillation(config, schedule, scene, teacher, self.model, done)
         self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent))
         self.strategy = strategy(config, schedule, self.optimizer, scene.extent, self.generator)
         if checkpoint is not None:
@@ -108,7 +109,7 @@ class Trainer:
                     if stop.signum is not None:
                         self.seconds = time.perf_counter() - started
                         self.save_checkpoint()
-                        self.save_ply()
+                        self.save_ply(at_once=True)
                         raise TrainingInterrupted(stop.signum, self.iteration)
                     if self._due():
                         self.seconds = time.perf_counter() - started
@@ -165,6 +166,8 @@ class Trainer:
             loss = loss + distillation.loss(lesson, output)
         value = loss.item()
         if not math.isfinite(value):
+            if distillation is not None and lesson is not None:
+                distillation.check(lesson)
             raise NotFiniteError(explain(self.model, iteration, view.camera.name, f"the loss is {value}"))
         loss.backward()
         if not gradients_are_finite(self.model):
@@ -185,15 +188,26 @@ class Trainer:
             )
         return value, output.color.detach()
 
-    def save_ply(self) -> Path:
-        """Writes the PLY of the present iteration, and beside it the features if there are any."""
+    def save_ply(self, *, at_once: bool = False) -> Path:
+        """Writes the PLY of the present iteration, and beside it the features if there are any.
+
+        Args:
+            at_once: Leave out features that must be lifted first, which may take minutes.
+        """
         self._check_finite()
         path = ply_path(self.folder, self.iteration)
-        if self.distillation is None:
-            self.model.save_ply(path)
+        self.model.save_ply(path)  # whatever may be wrong with the features
+        distillation = self.distillation
+        if distillation is None or (at_once and not distillation.joint):
             return path
-        self.model.save_ply(path, features=self.config.ply_features)
-        self.distillation.field().save(field_path(path))
+        distillation.save(field_path(path))
+        if self.config.ply_features:
+            carried, self.model.features = (
+                self.model.features,
+                nn.Parameter(distillation.field().features, False),
+            )
+            self.model.save_ply(path, features=True)
+            self.model.features = carried
         return path
 
     def save_checkpoint(self) -> Path:
