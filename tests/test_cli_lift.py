@@ -289,6 +289,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["-m", "model", "-f", "codes", "--feature_dim", "3"], "--feature_dim goes with --decoder linear"),
     (["-m", "model", "-f", "codes", "--decoder", "linear", "--feature_dim", "0"], "--feature_dim must lie"),
     (["-m", "model", "-f", "codes", "--decoder", "linear", "--feature_dim", "7"], "only 6 channels"),
+    (["-m", "model", "-f", "handcrafted", "--decoder", "linear", "--feature_dim", "29"], "only 28 channels"),
     (["-m", "out", "-f", "codes", "--ply", "foreign.ply"], "name the folder of their scene with -s"),
     (["-m", "out", "-f", "codes", "--ply", "foreign.ply", "-s", "nowhere"], "nowhere does not exist"),
     (["-m", "out", "-f", "codes", "--ply", "nowhere.ply", "-s", "scene"], "there is no file nowhere.ply"),

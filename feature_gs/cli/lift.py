@@ -27,7 +27,7 @@ from tqdm import tqdm
 from feature_gs.cli.lift_settings import LiftConfig
 from feature_gs.cli.trained import SPLITS, Trained, load_trained, ply_path
 from feature_gs.errors import UserError
-from feature_gs.features.decoders import Decoder, pca_decoder
+from feature_gs.features.decoders import Decoder, check_channels, pca_decoder
 from feature_gs.features.field import FeatureField, field_path
 from feature_gs.features.lifting import Lifted, lift
 from feature_gs.features.rendering import fit_field_palette
@@ -154,6 +154,10 @@ def _of_ply(config: LiftConfig, ply: Path, say: Callable[[str], None]) -> _Lesso
 def _teacher(
     config: LiftConfig, training: TrainConfig, source: Path, needed: list[View], say: Callable[[str], None]
 ) -> TeacherStore:
+    def accept(channels: int) -> None:
+        if config.feature_dim is not None:
+            check_channels(config.decoder, config.feature_dim, channels, pca=True)
+
     return open_teacher(
         config.teacher,
         source,
@@ -161,6 +165,7 @@ def _teacher(
         images=training.images,
         white_background=training.white_background,
         weights=config.weights,
+        accept=accept,
         say=say,
         quiet=config.quiet,
     )
