@@ -41,8 +41,8 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
   m.def(
       "gather_cells(Tensor maps, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int count) -> Tensor");
   m.def(
-      "accumulate_cells(Tensor(a!) sums, Tensor maps, Tensor? rates, Tensor values, Tensor gaussians, Tensor offsets, "
-      "Tensor rows) -> ()");
+      "accumulate_cells(Tensor(a!) sums, Tensor maps, float rate, float floor, Tensor values, Tensor gaussians, "
+      "Tensor offsets, Tensor rows) -> ()");
   m.def("cell_products(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) -> Tensor");
   m.def("ssim(Tensor image, Tensor target) -> (Tensor mean, Tensor d_mean, Tensor d_square, Tensor d_cross)");
   m.def(

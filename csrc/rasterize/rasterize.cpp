@@ -9,7 +9,6 @@
 
 #include "../checks.h"
 #include "../math/blend.h"
-#include "../math/morton.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -19,6 +18,13 @@ constexpr int64_t kGrain = 1024;
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;  // working memory for feature gradients of small cells
 
 constexpr int64_t kBatch = 4;  // tiles a thread takes at a time: neighbours, which share splats
+
+// Interleaves the bits of x and y: tiles that are near in this order are near in the image.
+uint64_t morton(uint64_t x, uint64_t y) {
+  uint64_t code = 0;
+  for (int bit = 0; bit < 24; ++bit) code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1);
+  return code;
+}
 
 // Tiles with very long lists first, so that none of them is begun last; the others along a curve through the image.
 std::vector<int64_t> tile_order(const int64_t* offsets, int64_t cameras, int64_t tiles_x, int64_t tiles_y) {

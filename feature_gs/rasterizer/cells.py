@@ -61,7 +61,7 @@ class CellWeights:
         Differentiable with respect to `features` and, through `values`, to what the weights depend on.
 
         Args:
-            features: Any number of channels C >= 1; float16 and bfloat16 are blended as float32. [N, C]
+            features: Any number of channels C >= 1; float16 is read as it is, bfloat16 as float32. [N, C]
 
         Returns:
             The image. [B, h, w, C]
@@ -69,8 +69,9 @@ class CellWeights:
         Raises:
             RuntimeError: A shape or dtype is wrong.
         """
-        cells = math.prod(self.shape)
-        return ops.blend_cells(features.to(self.values.dtype), *self._matrix(), cells).unflatten(0, self.shape)
+        if features.dtype != torch.float16 or self.values.dtype != torch.float32:
+            features = features.to(self.values.dtype)
+        return ops.blend_cells(features, *self._matrix(), math.prod(self.shape)).unflatten(0, self.shape)
 
     def gather(self, maps: Tensor) -> Tensor:  # [B, h, w, C]
         """What the cells send back to the Gaussians, `Aᵀ M`. Carries no gradient. [N, C]"""  # noqa: D415
@@ -80,16 +81,20 @@ class CellWeights:
         self,
         sums: Tensor,  # [N, C]
         maps: Tensor,  # [B, h, w, C]
-        rates: Tensor | None = None,  # [N]
+        rate: float = 1.0,
+        floor: float | None = None,
     ) -> None:
-        """Adds `diag(rates) Aᵀ M` to `sums` in place, touching only rows that some cell sees. No gradient.
+        """Adds `rate Aᵀ M` to `sums` in place, touching only rows that some cell sees. No gradient.
 
         Args:
-            sums: What is added to, contiguous. [N, C]
+            sums: What is added to, contiguous, in the dtype of `values` or float16. [N, C]
             maps: One row of C channels per cell. [B, h, w, C]
-            rates: Factor per Gaussian; 1 when None. [N]
+            rate: Factor on what is added.
+            floor: Divides row n by `floor + (Aᵀ 1)_n`, >= 0: the cells' mean, less where there is little weight.
+                None: the plain sum.
         """
-        ops.accumulate_cells(sums, maps.detach().flatten(0, 2), rates, *self._detached())
+        rows = maps.detach().flatten(0, 2)
+        ops.accumulate_cells(sums, rows, rate, -1.0 if floor is None else floor, *self._detached())
 
     def totals(self) -> Tensor:
         """Each Gaussian's weight over all cells, `Aᵀ 1`; 0 where it is not seen. Carries no gradient. [N]"""  # noqa: D415
@@ -117,8 +122,8 @@ def _compress_fake(weights: Tensor, slot_tiles: Tensor, *_: Any) -> tuple[Tensor
 
 
 @torch.library.register_fake("feature_gs::blend_cells")
-def _blend_fake(features: Tensor, *rest: Any) -> Tensor:
-    return features.new_empty(rest[-1], features.shape[1])
+def _blend_fake(features: Tensor, values: Tensor, *rest: Any) -> Tensor:
+    return values.new_empty(rest[-1], features.shape[1])
 
 
 @torch.library.register_fake("feature_gs::gather_cells")
@@ -133,7 +138,7 @@ def _accumulate_fake(*_: Any) -> None:
 
 @torch.library.register_fake("feature_gs::cell_products")
 def _products_fake(features: Tensor, maps: Tensor, gaussians: Tensor, offsets: Tensor, rows: Tensor) -> Tensor:
-    return features.new_empty(rows.shape)
+    return maps.new_empty(rows.shape)
 
 
 def _blend_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -134,9 +134,10 @@ def rasterize(
     if background is not None:
         _check(background, "background", (3,), means)
     if features is not None:
-        if features.dtype in (torch.float16, torch.bfloat16):
-            features = features.to(means.dtype)
-        _check(features, "features", (count, features.shape[-1]), means)
+        wide = features.to(means.dtype) if features.dtype in (torch.float16, torch.bfloat16) else features
+        _check(wide, "features", (count, features.shape[-1]), means)
+        if feature_cell < POOLED_CELL:
+            features = wide
         if features.shape[1] < 1:
             raise ValueError("features must have at least one channel, got [N, 0]")
     sh_dc, sh_rest = _split_sh(sh, count, means)

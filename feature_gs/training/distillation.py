@@ -2,7 +2,7 @@
 
 A feature image is linear in the features, `A F` (`CellWeights`), and by default the feature loss moves only F
 and the decoder. So the features need neither a stored gradient nor an optimiser's moments: with G the loss's
-gradient at the cells, each step moves them in place by
+gradient at the cells, each step moves them in place, in 16 bits, by
 
     f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
 
@@ -24,6 +24,7 @@ from feature_gs.features.decoders import Decoder, make_decoder, start_from_pca
 from feature_gs.features.field import FeatureField
 from feature_gs.features.grid import FeatureGrid, cell_size, cell_weights, grid_for
 from feature_gs.features.lifting import as_rows, lift, middle_cell
+from feature_gs.features.maps import TeacherMap
 from feature_gs.features.pca import fit_pca
 from feature_gs.features.rendering import fit_field_palette
 from feature_gs.features.teacher import TeacherStore
@@ -81,6 +82,7 @@ class Distillation:
         self.scene = scene
         self.teacher = teacher
         self.model = model
+        self._maps: dict[str, TeacherMap] = {}  # read once; their pixels stay in the files, memory-mapped
         self.begins = schedule.densify_until_iter if config.features == "lift+joint" else 0
         self.decoder = self._decoder()
         named = [{"params": [tensor], "name": name} for name, tensor in self.decoder.named_parameters()]
@@ -88,9 +90,9 @@ class Distillation:
         self.scale = self._scale()
         self.cell = self._cell()
         if self.joint:
-            features = model.means.new_zeros(len(model), self.decoder.features)
+            features = model.means.new_zeros(len(model), self.decoder.features, dtype=torch.float16)
             if model.features is not None:
-                features = model.features.detach()
+                features = model.features.detach().half()
             if features.shape[1] != self.decoder.features:
                 raise UserError(
                     f"the Gaussians carry {features.shape[1]} channels, not {self.decoder.features}: give "
@@ -109,7 +111,9 @@ class Distillation:
             return None
         if iteration == self.begins + 1 and self.config.features == "lift+joint":
             self._start_from_lifting()
-        teacher_map = self.teacher.load(view)
+        teacher_map = self._maps.get(view.camera.name)
+        if teacher_map is None:
+            teacher_map = self._maps[view.camera.name] = self.teacher.load(view)
         grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
         return Lesson(view, grid, as_rows(teacher_map, self.model.means.device)[None])
 
@@ -151,9 +155,8 @@ class Distillation:
             return
         size = gradient[:, : lesson.target.shape[1], : lesson.target.shape[2]].square().mean().sqrt()
         if size > 0:
-            rate = self._rate(iteration) * self.scale / size
-            weight = lesson.cells.totals()
-            lesson.cells.accumulate(self.model.features.data, gradient, -rate / (weight + _LEAST_WEIGHT))
+            rate = self._rate(iteration) * self.scale / size.item()
+            lesson.cells.accumulate(self.model.features.data, gradient, -rate, floor=_LEAST_WEIGHT)
         if self.adam is not None:
             self.adam.step()
             self.adam.zero_grad(set_to_none=True)
@@ -163,7 +166,7 @@ class Distillation:
         """The features as they are now; lifted now with --features lift."""
         if self.joint:
             assert self.model.features is not None
-            features = self.model.features.detach()
+            features = self.model.features.detach().float()
             field = FeatureField(
                 features=features,
                 decoder=self.decoder,
@@ -217,7 +220,7 @@ class Distillation:
 
     def _start_from_lifting(self) -> None:
         lifted = self._lifted()
-        self.model.features = nn.Parameter(lifted.features, requires_grad=False)
+        self.model.features = nn.Parameter(lifted.features.half(), requires_grad=False)
 
     def _lifted(self) -> FeatureField:
         return lift(
