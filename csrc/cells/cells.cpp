@@ -2,12 +2,9 @@
 #include "cells.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
-#include <tuple>
-#include <vector>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -20,7 +17,7 @@ struct CellMatrix {
   Tensor values, gaussians, offsets, rows;
   ScalarType dtype = ScalarType::Float;
 
-  // cells and count: the largest cell and Gaussian there may be, plus one.
+  // cells and count: how many cells and Gaussians there are.
   void check(int64_t cells, int64_t count) {
     const int64_t entries = rows.numel(), listed = gaussians.numel();
     dtype = floating_dtype(values, "values");
@@ -28,21 +25,14 @@ struct CellMatrix {
     rows = checked(rows, "rows", ScalarType::Int, {entries}, "[E]");
     gaussians = checked(gaussians, "gaussians", ScalarType::Int, {listed}, "[K]");
     offsets = checked(offsets, "offsets", ScalarType::Long, {listed + 1}, "[K + 1]");
-    const int64_t* o = data<int64_t>(offsets);
-    STD_TORCH_CHECK(o[0] == 0 && o[listed] == entries && std::is_sorted(o, o + listed + 1),
-                    "offsets must rise from 0 to E = ", entries);
-    const auto below = [](const Tensor& t, int64_t limit) {
-      uint32_t largest = 0;  // negative numbers count as huge
-      const int32_t* at = data<int32_t>(t);
-      for (int64_t k = 0; k < t.numel(); ++k) largest = std::max(largest, static_cast<uint32_t>(at[k]));
-      return t.numel() == 0 || largest < limit;
-    };
-    STD_TORCH_CHECK(below(rows, cells), "rows must lie in [0, cells) = [0, ", cells, ")");
-    STD_TORCH_CHECK(below(gaussians, count), "gaussians must lie in [0, N) = [0, ", count, ")");
+    check_offsets(offsets, "offsets", entries, "E");
+    check_indices(rows, "rows", cells, "cells");
+    check_indices(gaussians, "gaussians", count, "N");
   }
   template <class T>
   SparseCells<T> view() const {
-    return {gaussians.numel(), data<int32_t>(gaussians), data<int64_t>(offsets), data<int32_t>(rows), data<T>(values)};
+    return {gaussians.numel(), data<int32_t>(gaussians), data<int64_t>(offsets), data<int32_t>(rows),
+            data<T>(values)};
   }
 };
 
@@ -122,8 +112,8 @@ void accumulate_cells_cpu(Tensor sums, Tensor maps, std::optional<Tensor> rates,
 
 Tensor cell_products_cpu(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) {
   features = checked_rows(features, "features", "[N, C]");
-  maps = checked_rows(maps, "maps", "[cells, C]");
   check_shape(maps, "maps", {kAny, features.size(1)}, "[cells, C]");
+  maps = checked_rows(maps, "maps", "[cells, C]");
   Tensor products = torch::stable::empty({rows.numel()}, features.scalar_type());
   CellMatrix m{products, gaussians, offsets, rows};
   m.check(maps.size(0), features.size(0));

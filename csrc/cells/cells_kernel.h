@@ -4,13 +4,14 @@
 
 #include <cstring>
 
-#include "../math/host_device.h"
+#include "../simd/product.h"
 #include "cells.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
 
-// Neighbours worked on together, slice after slice of channels, so that a slice of their cells stays in the first cache.
+// Neighbours worked on together, slice after slice of channels, so that a slice of their cells stays in the first
+// cache.
 constexpr int64_t kGroup = 32;
 
 // Calls body<packs>(c, lanes) for slices of the channels: of kPacks whole packs, then of one, the last partly filled.
@@ -94,16 +95,6 @@ void accumulate_cells(const SparseCells<typename P::Scalar>& a, const typename P
       }
     });
   }
-}
-
-template <class P>
-FGS_HD typename P::Scalar dot(const typename P::Scalar* a, const typename P::Scalar* b, int64_t count) {
-  P total(0.0);
-  int64_t c = 0;
-  for (; c + P::lanes <= count; c += P::lanes) total = fma(P::load(a + c), P::load(b + c), total);
-  typename P::Scalar rest = sum(total);
-  for (; c < count; ++c) rest += a[c] * b[c];
-  return rest;
 }
 
 // out[e] = features[n] · maps[r] for the entries of listed Gaussians first .. last - 1.

@@ -1,12 +1,13 @@
 // CPU twin of compress_cells (contract: cells.h): which Gaussian has weight in which cell.
 #include <algorithm>
+#include <cstdint>
 #include <limits>
 #include <tuple>
+#include <utility>
 #include <vector>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "../math/morton.h"
-#include "cells.h"
 
 namespace fgs {
 namespace {
@@ -20,27 +21,25 @@ struct SlotWeights {
 
   void check() {
     STD_TORCH_CHECK(cell == 4 || cell == 8 || cell == 16, "cell must be 4, 8 or 16, got ", cell);
-    STD_TORCH_CHECK(batch > 0 && width > 0 && height > 0, "there must be at least one pixel, got ", batch,
-                    " images of ", width, " x ", height);
-    STD_TORCH_CHECK(batch * cells_x() * cells_y() < std::numeric_limits<int32_t>::max(), "too many cells");
-    const int64_t slots = slot_tiles.numel();
+    checked_tiles(batch, width, height);
+    STD_TORCH_CHECK(batch * cells_x() * cells_y() <= std::numeric_limits<int32_t>::max(), batch, " images of ", width,
+                    " x ", height, " must have less than 2^31 cells of ", cell, " x ", cell, " pixels");
+    const int64_t slots = slot_tiles.numel(), total = gaussian_offsets.numel() - 1;
     weights = checked(weights, "weights", floating_dtype(weights, "weights"), {slots, cells_per_tile()},
                       "[P, (16 / cell)²]");
     slot_tiles = checked(slot_tiles, "slot_tiles", ScalarType::Int, {slots}, "[P]");
-    check_shape(gaussian_offsets, "gaussian_offsets", {kAny}, "[B * N + 1]");
-    const int64_t total = gaussian_offsets.numel() - 1;
-    STD_TORCH_CHECK(total >= 0 && total % batch == 0, "gaussian_offsets must be [B * N + 1], got ",
-                    shape_text(gaussian_offsets), " for B = ", batch);
+    STD_TORCH_CHECK(total >= 0 && total <= std::numeric_limits<int32_t>::max() && total == batch * gaussians(),
+                    "gaussian_offsets must be [B * N + 1], got ", shape_text(gaussian_offsets), " for B = ", batch);
     gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", ScalarType::Long, {total + 1}, "[B * N + 1]");
+    check_offsets(gaussian_offsets, "gaussian_offsets", slots, "P");
     const int64_t* offsets = data<int64_t>(gaussian_offsets);
-    STD_TORCH_CHECK(offsets[0] == 0 && offsets[total] == slots && std::is_sorted(offsets, offsets + total + 1),
-                    "gaussian_offsets must rise from 0 to P = ", slots);
-    uint32_t largest = 0;  // negative numbers count as huge
-    const int32_t* tile = data<int32_t>(slot_tiles);
-    for (int64_t k = 0; k < slots; ++k) largest = std::max(largest, static_cast<uint32_t>(tile[k]));
-    STD_TORCH_CHECK(slots == 0 || largest < batch * tiles(), "slot_tiles must lie in [0, B * tiles)");
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t first = offsets[b * gaussians()], last = offsets[(b + 1) * gaussians()];
+      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * tiles(), tiles()),
+                      "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
+    }
   }
-  int64_t gaussians() const { return (gaussian_offsets.numel() - 1) / batch; }
+  int64_t gaussians() const { return batch ? (gaussian_offsets.numel() - 1) / batch : 0; }
   int64_t cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
   int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
   int64_t tiles() const { return tiles_x() * ((height + kTile - 1) / kTile); }
@@ -69,11 +68,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const SlotWeights& in) {
   const std::vector<int32_t> rank = tile_ranks(in);
 
   // How many entries each Gaussian has, and by which tile it is listed.
-  Tensor counts = torch::stable::empty({N}, ScalarType::Int), keys = torch::stable::empty({N}, ScalarType::Int);
-  int32_t *count = mutable_data<int32_t>(counts), *key = mutable_data<int32_t>(keys);
+  std::vector<int64_t> counts(static_cast<size_t>(N));
+  std::vector<int32_t> keys(static_cast<size_t>(N));
+  int64_t* count = counts.data();
+  int32_t* key = keys.data();
   torch::stable::parallel_for(0, N, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin; n < end; ++n) {
-      int32_t found = 0;
+      int64_t found = 0;
       int64_t first = -1;
       for (int64_t b = in.batch - 1; b >= 0; --b) {
         const int64_t from = slots[b * N + n], to = slots[b * N + n + 1];

@@ -32,8 +32,6 @@ struct Float8Pack {
     return Float8Pack(_mm256_maskload_ps(p, first_lanes(count)));
   }
   FGS_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
-  FGS_HD void stream(float* p) const { _mm256_stream_ps(p, v); }  // aligned, around the caches
-  static FGS_HD void finish_streams() { _mm_sfence(); }
   FGS_HD void store_first(float* p, int count) const { _mm256_maskstore_ps(p, first_lanes(count), v); }
 
  private:

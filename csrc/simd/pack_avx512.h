@@ -32,8 +32,6 @@ struct Float16Pack {
     return Float16Pack(_mm512_maskz_loadu_ps(first_lanes(count), p));
   }
   FGS_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
-  FGS_HD void stream(float* p) const { _mm512_stream_ps(p, v); }  // aligned, around the caches
-  static FGS_HD void finish_streams() { _mm_sfence(); }
   FGS_HD void store_first(float* p, int count) const { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
 
  private:

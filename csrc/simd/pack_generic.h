@@ -42,8 +42,6 @@ struct GenericPack {
   FGS_HD void store(S* p) const {
     for (int i = 0; i < N; ++i) p[i] = lane[i];
   }
-  FGS_HD void stream(S* p) const { store(p); }
-  static FGS_HD void finish_streams() {}
   FGS_HD void store_first(S* p, int count) const {
     for (int i = 0; i < N && i < count; ++i) p[i] = lane[i];
   }
