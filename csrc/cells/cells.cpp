@@ -2,12 +2,10 @@
 #include "cells.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <type_traits>
-#include <vector>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -20,7 +18,7 @@ struct CellMatrix {
   Tensor values, gaussians, offsets, rows;
   ScalarType dtype = ScalarType::Float;
 
-  // cells and count: the largest cell and Gaussian there may be, plus one.
+  // cells and count: how many cells and Gaussians there are.
   void check(int64_t cells, int64_t count) {
     const int64_t entries = rows.numel(), listed = gaussians.numel();
     dtype = floating_dtype(values, "values");
@@ -28,18 +26,9 @@ struct CellMatrix {
     rows = checked(rows, "rows", ScalarType::Int, {entries}, "[E]");
     gaussians = checked(gaussians, "gaussians", ScalarType::Int, {listed}, "[K]");
     offsets = checked(offsets, "offsets", ScalarType::Long, {listed + 1}, "[K + 1]");
-    const int64_t* o = data<int64_t>(offsets);
-    STD_TORCH_CHECK(o[0] == 0 && o[listed] == entries && std::is_sorted(o, o + listed + 1),
-                    "offsets must rise from 0 to E = ", entries);
-    const auto below = [](const Tensor& t, int64_t limit) {
-      uint32_t largest = 0;  // negative numbers count as huge
-      const int32_t* at = data<int32_t>(t);
-      const int64_t count = t.numel();
-      for (int64_t k = 0; k < count; ++k) largest = std::max(largest, static_cast<uint32_t>(at[k]));
-      return count == 0 || largest < limit;
-    };
-    STD_TORCH_CHECK(below(rows, cells), "rows must lie in [0, cells) = [0, ", cells, ")");
-    STD_TORCH_CHECK(below(gaussians, count), "gaussians must lie in [0, N) = [0, ", count, ")");
+    check_offsets(offsets, "offsets", entries, "E");
+    check_indices(rows, "rows", cells, "cells");
+    check_indices(gaussians, "gaussians", count, "N");
   }
   template <class T>
   SparseCells<T> view() const {

@@ -4,10 +4,10 @@
 //
 //   compress_cells: weights [P, R] by slot, as rasterize puts them out (R = (16 / cell)² cells of the slot's tile), and
 //     slot_tiles [P] and gaussian_offsets [B * N + 1] of intersect
-//     -> gaussians [K] int32: the Gaussians that some cell sees, rising
+//     -> gaussians [K] int32: the Gaussians that some cell sees, each once, rising
 //        offsets [K + 1] int64: the entries of gaussians[k] are offsets[k] .. offsets[k + 1]
 //        rows [E] int32: the cell of each entry
-//        places [E] int64: where its value stands in `weights`, read as one row: values = weights.flatten()[places]
+//        places [E] int64: where its value stands in `weights`: values = weights.flatten()[places]
 //
 //   blend_cells:      features [N, C] -> maps [cells, C] = A F
 //   gather_cells:     maps [cells, C] -> [N, C] = Aᵀ M
@@ -17,16 +17,13 @@
 //
 // features and sums may be float16 beside float32 values; then they are rounded once, when stored.
 //
-// Every sum runs in the order of the entries: the same bits for any number of threads.
+// Lists that lead outside memory are refused. Every sum runs in the order of the entries: the same bits for any number
+// of threads.
 #pragma once
 
 #include <cstdint>
 
-#include "../intersect/intersect.h"
-
 namespace fgs {
-
-constexpr int64_t kChannelSlice = 64;  // channels held in registers at a time
 
 template <class T>
 struct SparseCells {

@@ -4,14 +4,15 @@
 
 #include <cstring>
 
-#include "../math/host_device.h"
 #include "../simd/half.h"
+#include "../simd/product.h"
 #include "cells.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
 
-// Neighbours worked on together, slice after slice of channels, so that a slice of their cells stays in the first cache.
+// Neighbours worked on together, slice after slice of channels, so that a slice of their cells stays in the first
+// cache.
 constexpr int64_t kGroup = 32;
 
 // Calls body<packs>(c, lanes) for slices of the channels: of kPacks whole packs, then of one, the last partly filled.
@@ -22,23 +23,6 @@ FGS_HD void for_each_slice(int64_t count, const Body& body) {
   for (; c + kPacks * P::lanes <= count; c += kPacks * P::lanes) body.template operator()<kPacks>(c, P::lanes);
   for (; c + P::lanes <= count; c += P::lanes) body.template operator()<1>(c, P::lanes);
   if (c < count) body.template operator()<1>(c, static_cast<int>(count - c));
-}
-
-// The first `lanes` numbers of a row of features, which may be stored in another type than they are worked with.
-template <class P, class S>
-FGS_HD P load_some(const S* from, int lanes) {
-  if (lanes == P::lanes) return P::load(from);
-  S whole[P::lanes] = {};
-  std::memcpy(whole, from, static_cast<size_t>(lanes) * sizeof(S));
-  return P::load(whole);
-}
-
-template <class P, class S>
-FGS_HD void store_some(P value, S* to, int lanes) {
-  if (lanes == P::lanes) return value.store(to);
-  S whole[P::lanes];
-  value.store(whole);
-  std::memcpy(to, whole, static_cast<size_t>(lanes) * sizeof(S));
 }
 
 // Rows of features come from all over memory: those of the next group are asked for while this one is worked on.
@@ -108,16 +92,6 @@ void accumulate_cells(const SparseCells<typename P::Scalar>& a, const typename P
       }
     });
   }
-}
-
-template <class P, class S>
-FGS_HD typename P::Scalar dot(const S* a, const typename P::Scalar* b, int64_t count) {
-  P total(0.0);
-  int64_t c = 0;
-  for (; c + P::lanes <= count; c += P::lanes) total = fma(P::load(a + c), P::load(b + c), total);
-  const int rest = static_cast<int>(count - c);
-  if (rest) total = fma(load_some<P>(a + c, rest), load_some<P>(b + c, rest), total);
-  return sum(total);
 }
 
 // out[e] = features[n] · maps[r] for the entries of listed Gaussians first .. last - 1.

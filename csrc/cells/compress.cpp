@@ -4,7 +4,7 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "cells.h"
 
 namespace fgs {
@@ -19,27 +19,25 @@ struct SlotWeights {
 
   void check() {
     STD_TORCH_CHECK(cell == 4 || cell == 8 || cell == 16, "cell must be 4, 8 or 16, got ", cell);
-    STD_TORCH_CHECK(batch > 0 && width > 0 && height > 0, "there must be at least one pixel, got ", batch,
-                    " images of ", width, " x ", height);
-    STD_TORCH_CHECK(batch * cells_x() * cells_y() < std::numeric_limits<int32_t>::max(), "too many cells");
-    const int64_t slots = slot_tiles.numel();
+    checked_tiles(batch, width, height);
+    STD_TORCH_CHECK(batch * cells_x() * cells_y() <= std::numeric_limits<int32_t>::max(), batch, " images of ", width,
+                    " x ", height, " must have less than 2^31 cells of ", cell, " x ", cell, " pixels");
+    const int64_t slots = slot_tiles.numel(), total = gaussian_offsets.numel() - 1;
     weights = checked(weights, "weights", floating_dtype(weights, "weights"), {slots, cells_per_tile()},
                       "[P, (16 / cell)²]");
     slot_tiles = checked(slot_tiles, "slot_tiles", ScalarType::Int, {slots}, "[P]");
-    check_shape(gaussian_offsets, "gaussian_offsets", {kAny}, "[B * N + 1]");
-    const int64_t total = gaussian_offsets.numel() - 1;
-    STD_TORCH_CHECK(total >= 0 && total % batch == 0, "gaussian_offsets must be [B * N + 1], got ",
-                    shape_text(gaussian_offsets), " for B = ", batch);
+    STD_TORCH_CHECK(total >= 0 && total <= std::numeric_limits<int32_t>::max() && total == batch * gaussians(),
+                    "gaussian_offsets must be [B * N + 1], got ", shape_text(gaussian_offsets), " for B = ", batch);
     gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", ScalarType::Long, {total + 1}, "[B * N + 1]");
+    check_offsets(gaussian_offsets, "gaussian_offsets", slots, "P");
     const int64_t* offsets = data<int64_t>(gaussian_offsets);
-    STD_TORCH_CHECK(offsets[0] == 0 && offsets[total] == slots && std::is_sorted(offsets, offsets + total + 1),
-                    "gaussian_offsets must rise from 0 to P = ", slots);
-    uint32_t largest = 0;  // negative numbers count as huge
-    const int32_t* tile = data<int32_t>(slot_tiles);
-    for (int64_t k = 0; k < slots; ++k) largest = std::max(largest, static_cast<uint32_t>(tile[k]));
-    STD_TORCH_CHECK(slots == 0 || largest < batch * tiles(), "slot_tiles must lie in [0, B * tiles)");
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t first = offsets[b * gaussians()], last = offsets[(b + 1) * gaussians()];
+      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * tiles(), tiles()),
+                      "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
+    }
   }
-  int64_t gaussians() const { return (gaussian_offsets.numel() - 1) / batch; }
+  int64_t gaussians() const { return batch ? (gaussian_offsets.numel() - 1) / batch : 0; }
   int64_t cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
   int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
   int64_t tiles() const { return tiles_x() * ((height + kTile - 1) / kTile); }

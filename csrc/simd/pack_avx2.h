@@ -39,8 +39,6 @@ struct Float8Pack {
   FGS_HD void store(Half* p) const {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
-  FGS_HD void stream(float* p) const { _mm256_stream_ps(p, v); }  // aligned, around the caches
-  static FGS_HD void finish_streams() { _mm_sfence(); }
   FGS_HD void store_first(float* p, int count) const { _mm256_maskstore_ps(p, first_lanes(count), v); }
 
  private:

@@ -51,8 +51,6 @@ struct GenericPack {
   FGS_HD void store(Half* p) const {
     for (int i = 0; i < N; ++i) p[i] = to_half(static_cast<float>(lane[i]));
   }
-  FGS_HD void stream(S* p) const { store(p); }
-  static FGS_HD void finish_streams() {}
   FGS_HD void store_first(S* p, int count) const {
     for (int i = 0; i < N && i < count; ++i) p[i] = lane[i];
   }

@@ -6,10 +6,10 @@ gradient at the cells, each step moves them in place, in 16 bits, by
 
     f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
 
-the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step is
-as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that fills a
-tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own size. Only
-rows of Gaussians that the view shows are touched.
+the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step
+is as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that
+fills a tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own
+size. Only rows of Gaussians that the view shows are touched.
 """
 
 import math
