@@ -22,14 +22,12 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
   m.def(
       "rasterize(Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths, Tensor? features, "
       "Tensor? background, Tensor? absgrad, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, "
-      "Tensor slot_tiles, Tensor gaussian_offsets, int width, int height, int feature_cell, "
-      "bool features_move_geometry) -> (Tensor color, Tensor alpha, Tensor depth, Tensor median_depth, "
+      "Tensor gaussian_offsets, int width, int height, int feature_cell, bool features_move_geometry) -> (Tensor color, Tensor alpha, Tensor depth, Tensor median_depth, "
       "Tensor blended_features, Tensor transmittance, Tensor last, Tensor weights)");
   m.def(
       "rasterize_backward(Tensor? grad_color, Tensor? grad_alpha, Tensor? grad_depth, Tensor? grad_features, "
-      "Tensor? grad_weights, "
-      "Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths, Tensor? features, "
-      "Tensor? background, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, Tensor slot_tiles, "
+      "Tensor? grad_weights, Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths, "
+      "Tensor? features, Tensor? background, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, "
       "Tensor gaussian_offsets, Tensor alpha, Tensor depth, Tensor transmittance, Tensor last, "
       "int width, int height, int feature_cell, bool features_move_geometry, bool absgrad, bool features_need_grad) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
@@ -37,12 +35,13 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
       "compress_cells(Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets, int batch, int width, int height, "
       "int cell) -> (Tensor gaussians, Tensor offsets, Tensor rows, Tensor places)");
   m.def(
-      "blend_cells(Tensor features, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int cells) -> Tensor");
+      "blend_cells(Tensor features, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int cells) "
+      "-> Tensor");
   m.def(
       "gather_cells(Tensor maps, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int count) -> Tensor");
   m.def(
-      "accumulate_cells(Tensor(a!) sums, Tensor maps, Tensor? rates, Tensor values, Tensor gaussians, Tensor offsets, "
-      "Tensor rows) -> ()");
+      "accumulate_cells(Tensor(a!) sums, Tensor maps, float rate, float floor, Tensor values, Tensor gaussians, "
+      "Tensor offsets, Tensor rows) -> ()");
   m.def("cell_products(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) -> Tensor");
   m.def("ssim(Tensor image, Tensor target) -> (Tensor mean, Tensor d_mean, Tensor d_square, Tensor d_cross)");
   m.def(

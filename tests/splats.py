@@ -8,6 +8,8 @@ import torch
 from random_scenes import RandomScene, random_scene
 from torch import Tensor
 
+from feature_gs.rasterizer.cells import CellWeights
+from feature_gs.rasterizer.ops import POOLED_CELL, ops
 from feature_gs.rasterizer.reference import (
     MAX_ALPHA,
     MIN_ALPHA,
@@ -80,14 +82,52 @@ def blend_reference(
 def blend_compiled(
     splats: Splats, cell: int = 1, move: bool = False, absgrad: Tensor | None = None
 ) -> Images:
-    """Blends by the compiled ops."""
-    geometry = (splats.means2d, splats.conics, splats.opacities)
-    size = (splats.width, splats.height)
-    lists = torch.ops.feature_gs.intersect(*geometry, splats.depths, splats.radii, *size)
-    payload = (splats.colors, splats.depths, splats.features, splats.background, absgrad)
-    outputs = torch.ops.feature_gs.rasterize(*geometry, *payload, *lists, *size, cell, move)
-    color, alpha, depth, median, features = outputs[:5]
-    return color, alpha, depth, median, None if splats.features is None else features
+    """Blends by the compiled ops, composed as `rasterize` does."""
+    outputs, cells = run_ops(splats, cell, move, absgrad)
+    features: Tensor | None = outputs[4]
+    if splats.features is None:
+        features = None
+    elif cells is not None:
+        features = cells.blend(splats.features)
+    return outputs[0], outputs[1], outputs[2], outputs[3], features
+
+
+def cells_compiled(splats: Splats, cell: int, move: bool = False) -> CellWeights:
+    """The cell weights by the compiled ops."""
+    cells = run_ops(splats, cell, move)[1]
+    assert cells is not None
+    return cells
+
+
+def run_ops(
+    splats: Splats, cell: int, move: bool = False, absgrad: Tensor | None = None
+) -> tuple[tuple[Tensor, ...], CellWeights | None]:
+    """What the op `rasterize` puts out, and for cells of 4 pixels or more the weights that it found."""
+    lists = ops.intersect(*intersect_arguments(splats))
+    outputs = ops.rasterize(*rasterize_arguments(splats, lists, cell, move, absgrad))
+    if cell < POOLED_CELL:
+        return outputs, None
+    weights = outputs[7] if move else outputs[7].detach()
+    batch, count = splats.radii.shape
+    slots = (weights, lists[3], lists[4])
+    return outputs, CellWeights.from_slots(*slots, batch, count, splats.width, splats.height, cell)
+
+
+def intersect_arguments(splats: Splats) -> tuple[Any, ...]:
+    """What the op `intersect` takes."""
+    geometry = (splats.means2d, splats.conics, splats.opacities, splats.depths, splats.radii)
+    return (*(t.detach() for t in geometry), splats.width, splats.height)
+
+
+def rasterize_arguments(
+    splats: Splats, lists: tuple[Tensor, ...], cell: int, move: bool, absgrad: Tensor | None
+) -> tuple[Any, ...]:
+    """What the op `rasterize` takes: of the lists of `intersect` all but `slot_tiles`."""
+    geometry = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths)
+    features = None if cell >= POOLED_CELL else splats.features
+    tiles, gaussians, slots, _, offsets = lists
+    payload = (features, splats.background, absgrad, tiles, gaussians, slots, offsets)
+    return (*geometry, *payload, splats.width, splats.height, cell, move)
 
 
 def _near(values: Tensor, boundary: float, margin: float) -> Tensor:

@@ -2,12 +2,10 @@
 #include "cells.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
-#include <tuple>
-#include <vector>
+#include <type_traits>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -20,7 +18,7 @@ struct CellMatrix {
   Tensor values, gaussians, offsets, rows;
   ScalarType dtype = ScalarType::Float;
 
-  // cells and count: the largest cell and Gaussian there may be, plus one.
+  // cells and count: how many cells and Gaussians there are.
   void check(int64_t cells, int64_t count) {
     const int64_t entries = rows.numel(), listed = gaussians.numel();
     dtype = floating_dtype(values, "values");
@@ -28,17 +26,9 @@ struct CellMatrix {
     rows = checked(rows, "rows", ScalarType::Int, {entries}, "[E]");
     gaussians = checked(gaussians, "gaussians", ScalarType::Int, {listed}, "[K]");
     offsets = checked(offsets, "offsets", ScalarType::Long, {listed + 1}, "[K + 1]");
-    const int64_t* o = data<int64_t>(offsets);
-    STD_TORCH_CHECK(o[0] == 0 && o[listed] == entries && std::is_sorted(o, o + listed + 1),
-                    "offsets must rise from 0 to E = ", entries);
-    const auto below = [](const Tensor& t, int64_t limit) {
-      uint32_t largest = 0;  // negative numbers count as huge
-      const int32_t* at = data<int32_t>(t);
-      for (int64_t k = 0; k < t.numel(); ++k) largest = std::max(largest, static_cast<uint32_t>(at[k]));
-      return t.numel() == 0 || largest < limit;
-    };
-    STD_TORCH_CHECK(below(rows, cells), "rows must lie in [0, cells) = [0, ", cells, ")");
-    STD_TORCH_CHECK(below(gaussians, count), "gaussians must lie in [0, N) = [0, ", count, ")");
+    check_offsets(offsets, "offsets", entries, "E");
+    check_indices(rows, "rows", cells, "cells");
+    check_indices(gaussians, "gaussians", count, "N");
   }
   template <class T>
   SparseCells<T> view() const {
@@ -46,93 +36,99 @@ struct CellMatrix {
   }
 };
 
-Tensor checked_rows(const Tensor& t, const char* name, const char* layout) {
+// Features may be stored in 16 bits.
+Tensor checked_features(const Tensor& t, const char* name, const CellMatrix& m) {
+  const bool half = t.scalar_type() == ScalarType::Half && m.dtype == ScalarType::Float;
+  STD_TORCH_CHECK(half || t.scalar_type() == m.dtype, name, " must have the dtype of values (",
+                  torch::headeronly::toString(m.dtype), ") or be float16 beside float32, got ",
+                  torch::headeronly::toString(t.scalar_type()));
+  return checked(t, name, t.scalar_type(), {t.size(0), t.size(1)}, "[N, C]");
+}
+
+void check_rows(const Tensor& t, const char* name, const char* layout) {
   check_shape(t, name, {kAny, kAny}, layout);
   STD_TORCH_CHECK(t.size(1) >= 1, name, " must have at least one channel, got ", shape_text(t));
-  return checked(t, name, floating_dtype(t, name), {t.size(0), t.size(1)}, layout);
 }
 
-void check_same(const Tensor& t, const char* name, const CellMatrix& m) {
-  STD_TORCH_CHECK(t.scalar_type() == m.dtype, name, " must have the dtype of values (",
-                  torch::headeronly::toString(m.dtype), "), got ", torch::headeronly::toString(t.scalar_type()));
-}
-
+// go(zero of the dtype of the values, null pointer to what the features are stored in)
 template <class Go>
-void by_dtype(ScalarType dtype, const Go& go) {
-  dtype == ScalarType::Double ? go(0.0) : go(0.0f);
+void by_dtype(ScalarType values, ScalarType features, const Go& go) {
+  if (values == ScalarType::Double) return go(0.0, static_cast<double*>(nullptr));
+  features == ScalarType::Half ? go(0.0f, static_cast<Half*>(nullptr)) : go(0.0f, static_cast<float*>(nullptr));
 }
 
 Tensor blend_cells_cpu(Tensor features, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int64_t cells) {
   CellMatrix m{values, gaussians, offsets, rows};
-  features = checked_rows(features, "features", "[N, C]");
+  check_rows(features, "features", "[N, C]");
   STD_TORCH_CHECK(cells >= 0, "cells must be at least 0, got ", cells);
   m.check(cells, features.size(0));
-  check_same(features, "features", m);
+  features = checked_features(features, "features", m);
   const int64_t C = features.size(1);
   Tensor maps = torch::stable::empty({cells, C}, m.dtype);
-  by_dtype(m.dtype, [&](auto zero) {
+  by_dtype(m.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
+    using S = std::remove_pointer_t<decltype(stored)>;
     // Threads take different channels, so that they never meet; whole cache lines each.
     const int64_t threads = torch::stable::get_num_threads(), share = (C + threads - 1) / threads;
     const int64_t slice = (share + 15) / 16 * 16, slices = (C + slice - 1) / slice;
     torch::stable::parallel_for(0, slices, 1, [&](int64_t begin, int64_t end) {
       for (int64_t c = begin * slice; c < std::min(end * slice, C); c += slice)
-        kernels(zero).blend_cells(m.view<T>(), data<T>(features), mutable_data<T>(maps), cells, C, c,
-                                  std::min(slice, C - c));
+        kernels(zero).of(stored).blend(m.view<T>(), data<S>(features), mutable_data<T>(maps), cells, C, c,
+                                       std::min(slice, C - c));
     });
   });
   return maps;
 }
 
-void accumulate(const CellMatrix& m, Tensor& sums, const Tensor& maps, const std::optional<Tensor>& rates) {
-  by_dtype(m.dtype, [&](auto zero) {
+void accumulate(const CellMatrix& m, Tensor& sums, const Tensor& maps, double rate, double floor) {
+  by_dtype(m.dtype, sums.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
+    using S = std::remove_pointer_t<decltype(stored)>;
     torch::stable::parallel_for(0, m.gaussians.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      kernels(zero).accumulate_cells(m.view<T>(), data<T>(maps), data<T>(rates), mutable_data<T>(sums), maps.size(1),
-                                     begin, end);
+      kernels(zero).of(stored).accumulate(m.view<T>(), data<T>(maps), mutable_data<S>(sums), static_cast<T>(rate),
+                                          static_cast<T>(floor), maps.size(1), begin, end);
     });
   });
 }
 
 Tensor gather_cells_cpu(Tensor maps, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int64_t count) {
   CellMatrix m{values, gaussians, offsets, rows};
-  maps = checked_rows(maps, "maps", "[cells, C]");
+  check_rows(maps, "maps", "[cells, C]");
   STD_TORCH_CHECK(count >= 0, "count must be at least 0, got ", count);
   m.check(maps.size(0), count);
-  check_same(maps, "maps", m);
+  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
   Tensor sums = torch::stable::empty({count, maps.size(1)}, m.dtype);
   torch::stable::fill_(sums, 0.0);
-  accumulate(m, sums, maps, std::nullopt);
+  accumulate(m, sums, maps, 1.0, -1.0);
   return sums;
 }
 
-void accumulate_cells_cpu(Tensor sums, Tensor maps, std::optional<Tensor> rates, Tensor values, Tensor gaussians,
+void accumulate_cells_cpu(Tensor sums, Tensor maps, double rate, double floor, Tensor values, Tensor gaussians,
                           Tensor offsets, Tensor rows) {
   CellMatrix m{values, gaussians, offsets, rows};
-  maps = checked_rows(maps, "maps", "[cells, C]");
+  check_rows(maps, "maps", "[cells, C]");
   check_shape(sums, "sums", {kAny, maps.size(1)}, "[N, C]");
   m.check(maps.size(0), sums.size(0));
-  check_same(maps, "maps", m);
-  check_cpu(sums, "sums");
-  check_same(sums, "sums", m);
+  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
   STD_TORCH_CHECK(sums.is_contiguous(), "sums must be contiguous");
-  if (rates) rates = checked(*rates, "rates", m.dtype, {sums.size(0)}, "[N]");
-  accumulate(m, sums, maps, rates);
+  sums = checked_features(sums, "sums", m);
+  accumulate(m, sums, maps, rate, floor);
 }
 
 Tensor cell_products_cpu(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) {
-  features = checked_rows(features, "features", "[N, C]");
-  maps = checked_rows(maps, "maps", "[cells, C]");
+  check_rows(features, "features", "[N, C]");
   check_shape(maps, "maps", {kAny, features.size(1)}, "[cells, C]");
-  Tensor products = torch::stable::empty({rows.numel()}, features.scalar_type());
+  Tensor products = torch::stable::empty({rows.numel()}, floating_dtype(maps, "maps"));
   CellMatrix m{products, gaussians, offsets, rows};
   m.check(maps.size(0), features.size(0));
-  check_same(maps, "maps", m);
-  by_dtype(m.dtype, [&](auto zero) {
+  features = checked_features(features, "features", m);
+  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
+  by_dtype(m.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
+    using S = std::remove_pointer_t<decltype(stored)>;
     torch::stable::parallel_for(0, m.gaussians.numel(), kGrain, [&](int64_t begin, int64_t end) {
-      kernels(zero).cell_products(m.view<T>(), data<T>(features), data<T>(maps), mutable_data<T>(products),
-                                  features.size(1), begin, end);
+      kernels(zero).of(stored).products(m.view<T>(), data<S>(features), data<T>(maps), mutable_data<T>(products),
+                                        features.size(1), begin, end);
     });
   });
   return products;

@@ -4,27 +4,26 @@
 //
 //   compress_cells: weights [P, R] by slot, as rasterize puts them out (R = (16 / cell)² cells of the slot's tile), and
 //     slot_tiles [P] and gaussian_offsets [B * N + 1] of intersect
-//     -> gaussians [K] int32: the Gaussians that some cell sees, neighbours in the image near each other
+//     -> gaussians [K] int32: the Gaussians that some cell sees, each once, rising
 //        offsets [K + 1] int64: the entries of gaussians[k] are offsets[k] .. offsets[k + 1]
 //        rows [E] int32: the cell of each entry
-//        places [E] int64: where its value stands in `weights`, read as one row: values = weights.flatten()[places]
+//        places [E] int64: where its value stands in `weights`: values = weights.flatten()[places]
 //
 //   blend_cells:      features [N, C] -> maps [cells, C] = A F
 //   gather_cells:     maps [cells, C] -> [N, C] = Aᵀ M
-//   accumulate_cells: sums [N, C] += diag(rates) Aᵀ M in place; rates [N], absent = 1. Rows of Gaussians that are not
-//                     listed are not even read.
+//   accumulate_cells: sums [N, C] += rate Aᵀ M in place; with floor >= 0 row n is divided by floor + (Aᵀ 1)_n. Rows of
+//                     Gaussians that are not listed are not even read.
 //   cell_products:    features, maps -> [E], F[n, :] · M[r, :] of each entry: dL/dvalues of blend_cells
 //
-// Every sum runs in the order of the entries: the same bits for any number of threads.
+// features and sums may be float16 beside float32 values; then they are rounded once, when stored.
+//
+// Lists that lead outside memory are refused. Every sum runs in the order of the entries: the same bits for any number
+// of threads.
 #pragma once
 
 #include <cstdint>
 
-#include "../intersect/intersect.h"
-
 namespace fgs {
-
-constexpr int64_t kChannelSlice = 64;  // channels held in registers at a time
 
 template <class T>
 struct SparseCells {

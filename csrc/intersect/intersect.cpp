@@ -3,7 +3,6 @@
 #include "intersect.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <limits>
 #include <numeric>
@@ -11,24 +10,15 @@
 #include <utility>
 #include <vector>
 
-#include "../checks.h"
 #include "../math/ellipse.h"
+#include "../parallel.h"
+#include "lists.h"
 
 namespace fgs {
 namespace {
 
 constexpr int64_t kChunk = 2048;  // splats
 constexpr int64_t kSegments = 8;  // of a depth order
-
-// Runs work(0), work(1), ... on all threads; each takes the next job when it is free.
-template <class Work>
-void share_work(int64_t jobs, const Work& work) {
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread)
-      for (int64_t job = next++; job < jobs; job = next++) work(job);
-  });
-}
 
 template <class T>
 struct Splats {
@@ -108,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
   std::vector<std::vector<int32_t>> chunk_tiles(static_cast<size_t>(chunks));
   // Cameras own disjoint ranges of tiles, so their depth orders can be used one after the other.
   std::vector<std::vector<int32_t>> orders(static_cast<size_t>(cameras));
-  share_work(cameras + chunks, [&](int64_t job) {
+  share_work(cameras + chunks, 1, [&](int64_t job, Scratch&) {
     if (job < cameras) {
       orders[static_cast<size_t>(job)] = by_depth(s, job * gaussians, (job + 1) * gaussians);
       return;
@@ -132,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
 
   Tensor slot_tiles = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* tile_of = mutable_data<int32_t>(slot_tiles);
-  share_work(chunks, [&](int64_t chunk) {
+  share_work(chunks, 1, [&](int64_t chunk, Scratch&) {
     const std::vector<int32_t>& list = chunk_tiles[static_cast<size_t>(chunk)];
     std::copy(list.begin(), list.end(), tile_of + offsets[chunk * kChunk]);
   });
@@ -149,7 +139,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
   const auto cursor = [&](int64_t job, int64_t tile) -> int64_t& {
     return cursors[static_cast<size_t>((job - job / kSegments) * tiles + tile)];  // tile counts all cameras' tiles
   };
-  share_work(cameras * kSegments, [&](int64_t job) {
+  share_work(cameras * kSegments, 1, [&](int64_t job, Scratch&) {
     for_each_pair(job, [&](int32_t, int64_t slot) { ++cursor(job, tile_of[slot]); });
   });
   Tensor tile_offsets = torch::stable::empty({all_tiles + 1}, ScalarType::Long);
@@ -166,7 +156,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
   Tensor pair_slots = torch::stable::empty({pairs}, ScalarType::Int);
   int32_t* gaussian_of = mutable_data<int32_t>(pair_gaussians);
   int32_t* slot_of = mutable_data<int32_t>(pair_slots);
-  share_work(cameras * kSegments, [&](int64_t job) {
+  share_work(cameras * kSegments, 1, [&](int64_t job, Scratch&) {
     for_each_pair(job, [&](int32_t i, int64_t slot) {
       const int64_t at = cursor(job, tile_of[slot])++;
       gaussian_of[at] = i;
@@ -188,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> intersect_cpu(Tensor means2d,
   opacities = checked(opacities, "opacities", dtype, {B, N}, "[B, N]");
   depths = checked(depths, "depths", dtype, {B, N}, "[B, N]");
   radii = checked(radii, "radii", ScalarType::Int, {B, N}, "[B, N]");
-  STD_TORCH_CHECK(width > 0 && height > 0, "the image must have at least one pixel, got ", width, " x ", height);
+  checked_tiles(B, width, height);
   STD_TORCH_CHECK(B * N <= std::numeric_limits<int32_t>::max(), "B x N must stay below 2^31, got ", B, " x ", N);
   const int64_t tiles_x = (width + kTile - 1) / kTile, tiles_y = (height + kTile - 1) / kTile;
   const auto go = [&](auto zero) {

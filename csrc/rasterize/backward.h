@@ -1,7 +1,6 @@
 // Gradients of one tile, splat by splat from the back, a 4x4 block at a time (contract and formula: rasterize.h).
 #pragma once
 
-#include "../cells/cells_kernel.h"
 #include "forward.h"
 
 namespace fgs {
@@ -108,13 +107,14 @@ void spread_feature_grads(const RasterizeInputs<typename P::Scalar>& in,
   }
 }
 
-// dL/dw from what depends on the weights besides colour and depth: one number per splat and cell.
+// dL/dw by what is made of the weights besides colour and depth: features of small cells, or the averages over large
+// ones. One number per splat and cell.
 template <class P>
-class FeaturePull {
+class WeightPull {
   using T = typename P::Scalar;
 
  public:
-  FeaturePull(const RasterizeInputs<T>& in, const RasterizeGrads<T>& g, const Tile<T>& tile)
+  WeightPull(const RasterizeInputs<T>& in, const RasterizeGrads<T>& g, const Tile<T>& tile)
       : in_(in), g_(g), tile_(tile), across_(kTile / in.cell) {}
 
   // The 16 values of dL/dw of splat i in a block, averaged cells spread over their pixels.
@@ -151,7 +151,7 @@ class FeaturePull {
   int across_;
 };
 
-// kWeights: keep the weights of cells smaller than a block for the features' gradient. kPull: features move geometry.
+// kWeights: keep the weights of cells smaller than a block for the features' gradient. kPull: WeightPull adds to dL/dw.
 template <class P, bool kWeights, bool kPull, bool kAbsolute>
 void rasterize_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
                              const RasterizeGrads<typename P::Scalar>& g, int64_t index, Scratch& scratch) {
@@ -186,7 +186,7 @@ void rasterize_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
     corner[0][k] = static_cast<T>(k % kBlock) + T(0.5);
     corner[1][k] = static_cast<T>(k / kBlock) + T(0.5);
   }
-  const FeaturePull<P> pull(in, g, tile);
+  const WeightPull<P> pull(in, g, tile);
   const P zero(0.0), one(1.0), min_alpha(kMinAlpha), max_alpha(kMaxAlpha);
 
   for (int i = tile.count - 1; i >= 0; --i) {
@@ -204,7 +204,8 @@ void rasterize_tile_backward(const RasterizeInputs<typename P::Scalar>& in,
     for (uint32_t left = reached[i]; left; left &= left - 1) {
       const int block = __builtin_ctz(left);
       BlockGrads<P>& s = blocks[block];
-      const T offset_x = static_cast<T>(block % 4 * kBlock) - splat.x, offset_y = static_cast<T>(block / 4 * kBlock) - splat.y;
+      const T offset_x = static_cast<T>(block % 4 * kBlock) - splat.x;
+      const T offset_y = static_cast<T>(block / 4 * kBlock) - splat.y;
       [[maybe_unused]] P w_kept[H];
       [[maybe_unused]] T pulled[kBlockPixels];
       if constexpr (kPull) pull(i, block, pulled);

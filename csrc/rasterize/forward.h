@@ -3,13 +3,14 @@
 
 #include <type_traits>
 
-#include "product.h"
+#include "../simd/product.h"
 #include "tile.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
 
-enum class FeatureCells { kNone, kPooled, kPixels };  // no features; cells of whole blocks; cells of 1 or 2 pixels
+// What is made besides the images: nothing; weights of cells of whole blocks; features of cells of 1 or 2 pixels.
+enum class FeatureCells { kNone, kPooled, kPixels };
 
 // The state of a block while it is blended.
 template <class P>
@@ -101,7 +102,7 @@ void write_block(const RasterizeInputs<typename P::Scalar>& in, const RasterizeO
   }
 }
 
-// Averages each splat's weights over cells of whole blocks, into the rows that are kept by slot.
+// Averages each splat's weights over cells of whole blocks, into its slot's row.
 template <class P>
 class CellWeights {
   using T = typename P::Scalar;
@@ -116,7 +117,7 @@ class CellWeights {
     for (int h = 1; h < BlockPixels<P>::kPacks; ++h) total = total + w[h];
     sums_[static_cast<int64_t>(splat) * cells_ + cell] += sum(total);
   }
-  void keep(const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out, const Tile<T>& tile) const {
+  void write(const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out, const Tile<T>& tile) const {
     const int across = kTile / in.cell;
     T scale[kBlocks];
     for (int cell = 0; cell < cells_; ++cell) {
@@ -125,7 +126,8 @@ class CellWeights {
     }
     for (int i = 0; i < tile.count; ++i) {
       T* row = out.weights + static_cast<int64_t>(in.pair_slots[tile.first_pair + i]) * cells_;
-      for (int cell = 0; cell < cells_; ++cell) row[cell] = scale[cell] * sums_[static_cast<int64_t>(i) * cells_ + cell];
+      const T* sum = sums_ + static_cast<int64_t>(i) * cells_;
+      for (int cell = 0; cell < cells_; ++cell) row[cell] = scale[cell] * sum[cell];
     }
   }
 
@@ -231,7 +233,8 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
   tile.gather(in, scratch);
   int32_t* lists = scratch.take<int32_t>(static_cast<int64_t>(kBlocks) * tile.count);
   int counts[kBlocks] = {};
-  for_each_block<P>(tile, [&](int block, int i) { lists[static_cast<int64_t>(block) * tile.count + counts[block]++] = i; });
+  for_each_block<P>(
+      tile, [&](int block, int i) { lists[static_cast<int64_t>(block) * tile.count + counts[block]++] = i; });
 
   const auto blend = [&](int block, const auto& on_weights) {
     if (!tile.block_width(block) || !tile.block_height(block)) return;
@@ -248,7 +251,7 @@ void rasterize_tile(const RasterizeInputs<typename P::Scalar>& in, const Rasteri
       const int cell = cell_of_block(block, in.cell);
       blend(block, [&](int splat, const P* w, bool) { weights.add(splat, cell, w); });
     }
-    weights.keep(in, out, tile);
+    weights.write(in, out, tile);
   } else {
     BlockWeights<T> kept[kBlocks] = {};
     const int rows_per_block = kBlockPixels / (in.cell * in.cell);

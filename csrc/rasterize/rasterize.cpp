@@ -2,14 +2,15 @@
 #include "rasterize.h"
 
 #include <algorithm>
-#include <atomic>
+#include <iterator>
+#include <optional>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "../checks.h"
+#include "../intersect/lists.h"
 #include "../math/blend.h"
-#include "../math/morton.h"
+#include "../parallel.h"
 #include "../simd/kernels.h"
 
 namespace fgs {
@@ -19,6 +20,13 @@ constexpr int64_t kGrain = 1024;
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;  // working memory for feature gradients of small cells
 
 constexpr int64_t kBatch = 4;  // tiles a thread takes at a time: neighbours, which share splats
+
+// Interleaves the bits of x and y: tiles that are near in this order are near in the image.
+uint64_t morton(uint64_t x, uint64_t y) {
+  uint64_t code = 0;
+  for (int bit = 0; bit < 24; ++bit) code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1);
+  return code;
+}
 
 // Tiles with very long lists first, so that none of them is begun last; the others along a curve through the image.
 std::vector<int64_t> tile_order(const int64_t* offsets, int64_t cameras, int64_t tiles_x, int64_t tiles_y) {
@@ -37,30 +45,20 @@ std::vector<int64_t> tile_order(const int64_t* offsets, int64_t cameras, int64_t
   return order;
 }
 
-// Runs work(tile, scratch) for all tiles; each thread takes the next ones when it is free.
-template <class Work>
-void for_each_tile(const std::vector<int64_t>& order, const Work& work) {
-  std::atomic<int64_t> next{0};
-  const int64_t tiles = static_cast<int64_t>(order.size());
-  torch::stable::parallel_for(0, torch::stable::get_num_threads(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      Scratch scratch;
-      for (int64_t first = next.fetch_add(kBatch); first < tiles; first = next.fetch_add(kBatch))
-        for (int64_t k = first; k < std::min(first + kBatch, tiles); ++k) work(order[static_cast<size_t>(k)], scratch);
-    }
-  });
-}
-
 struct Inputs {
   Tensor means2d, conics, opacities, colors, depths;
   std::optional<Tensor> features, background;
-  Tensor tile_offsets, pair_gaussians, pair_slots, slot_tiles, gaussian_offsets;
+  Tensor tile_offsets, pair_gaussians, pair_slots, gaussian_offsets;
   int64_t width, height, cell;
   bool features_move_geometry;
   ScalarType dtype = ScalarType::Float;
   Tensor records = {};  // filled by pack_records
 
   void check() {
+    STD_TORCH_CHECK(cell == 1 || cell == 2 || cell == 4 || cell == 8 || cell == 16,
+                    "feature_cell must be 1, 2, 4, 8 or 16, got ", cell);
+    STD_TORCH_CHECK(!features || cell < kBlock, "features must be absent for cells of ", kBlock,
+                    " pixels or more: blend_cells takes them");
     dtype = floating_dtype(means2d, "means2d");
     check_shape(means2d, "means2d", {kAny, kAny, 2}, "[B, N, 2]");
     const int64_t B = means2d.size(0), N = means2d.size(1);
@@ -72,41 +70,18 @@ struct Inputs {
     if (features) {
       check_shape(*features, "features", {N, kAny}, "[N, C]");
       STD_TORCH_CHECK(features->size(1) >= 1, "features must have at least one channel, got ", shape_text(*features));
-      STD_TORCH_CHECK(cell < kBlock, "features of cells of ", cell, " pixels are blended by blend_cells");
       features = checked(*features, "features", dtype, {N, features->size(1)}, "[N, C]");
     }
     if (background) background = checked(*background, "background", dtype, {3}, "[3]");
-    STD_TORCH_CHECK(cell == 1 || cell == 2 || cell == 4 || cell == 8 || cell == 16,
-                    "feature_cell must be 1, 2, 4, 8 or 16, got ", cell);
-    STD_TORCH_CHECK(width > 0 && height > 0, "the image must have at least one pixel, got ", width, " x ", height);
-    const int64_t tiles = B * ((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
+    const int64_t tiles = checked_tiles(B, width, height), pairs = pair_gaussians.numel();
     tile_offsets = checked(tile_offsets, "tile_offsets", ScalarType::Long, {tiles + 1}, "[B * tiles + 1]");
     gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", ScalarType::Long, {B * N + 1}, "[B * N + 1]");
-    const int64_t pairs = pair_gaussians.numel();
     pair_gaussians = checked(pair_gaussians, "pair_gaussians", ScalarType::Int, {pairs}, "[P]");
     pair_slots = checked(pair_slots, "pair_slots", ScalarType::Int, {pairs}, "[P]");
-    slot_tiles = checked(slot_tiles, "slot_tiles", ScalarType::Int, {pairs}, "[P]");
-    check_pairs(tiles);
-  }
-
-  // The lists index memory, so lists that intersect did not make are refused instead of followed.
-  void check_pairs(int64_t tiles) const {
-    const int64_t total = cameras() * gaussians(), pairs = pair_gaussians.numel();
-    const auto rising = [pairs](const Tensor& t) {
-      const int64_t* offsets = data<int64_t>(t);
-      return offsets[0] == 0 && offsets[t.numel() - 1] == pairs && std::is_sorted(offsets, offsets + t.numel());
-    };
-    STD_TORCH_CHECK(rising(tile_offsets), "tile_offsets must rise from 0 to P = ", pairs);
-    STD_TORCH_CHECK(rising(gaussian_offsets), "gaussian_offsets must rise from 0 to P = ", pairs);
-    const auto below = [pairs](const Tensor& t, int64_t limit) {
-      uint32_t largest = 0;  // negative numbers count as huge
-      const int32_t* values = data<int32_t>(t);
-      for (int64_t k = 0; k < pairs; ++k) largest = std::max(largest, static_cast<uint32_t>(values[k]));
-      return pairs == 0 || largest < limit;
-    };
-    STD_TORCH_CHECK(below(pair_gaussians, total), "pair_gaussians must lie in [0, B * N)");
-    STD_TORCH_CHECK(below(pair_slots, pairs), "pair_slots must lie in [0, P)");
-    STD_TORCH_CHECK(below(slot_tiles, tiles), "slot_tiles must lie in [0, B * tiles)");
+    check_offsets(tile_offsets, "tile_offsets", pairs, "P");
+    check_offsets(gaussian_offsets, "gaussian_offsets", pairs, "P");
+    check_indices(pair_gaussians, "pair_gaussians", B * N, "B * N");
+    check_indices(pair_slots, "pair_slots", pairs, "P");
   }
 
   int64_t cameras() const { return means2d.size(0); }
@@ -142,8 +117,6 @@ struct Inputs {
             data<int64_t>(tile_offsets),
             data<int32_t>(pair_gaussians),
             data<int32_t>(pair_slots),
-            data<int32_t>(slot_tiles),
-            data<int64_t>(gaussian_offsets),
             cameras(),
             gaussians(),
             width,
@@ -159,11 +132,11 @@ using RasterizeResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,
                               std::optional<Tensor> features, std::optional<Tensor> background,
                               std::optional<Tensor> /*absgrad*/, Tensor tile_offsets, Tensor pair_gaussians,
-                              Tensor pair_slots, Tensor slot_tiles, Tensor gaussian_offsets, int64_t width,
-                              int64_t height, int64_t cell, bool features_move_geometry) {
-  Inputs in{means2d,      conics,         opacities,  colors,     depths,           features, background,
-            tile_offsets, pair_gaussians, pair_slots, slot_tiles, gaussian_offsets, width,    height,
-            cell,         features_move_geometry};
+                              Tensor pair_slots, Tensor gaussian_offsets, int64_t width, int64_t height, int64_t cell,
+                              bool features_move_geometry) {
+  Inputs in{means2d,    conics,       opacities,      colors,     depths,           features,
+            background, tile_offsets, pair_gaussians, pair_slots, gaussian_offsets, width,
+            height,     cell,         features_move_geometry};
   in.check();
   const int64_t B = in.cameras(), C = in.channels();
   const auto make = [&](torch::headeronly::IntHeaderOnlyArrayRef shape) {
@@ -184,8 +157,10 @@ RasterizeResult rasterize_cpu(Tensor means2d, Tensor conics, Tensor opacities, T
                                       mutable_data<T>(blended),       mutable_data<T>(transmittance),
                                       mutable_data<int32_t>(last),    mutable_data<T>(weights)};
     const Kernels<T>& kernel = kernels(zero);
-    for_each_tile(tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y()),
-                  [&](int64_t tile, Scratch& scratch) { kernel.rasterize_tile(inputs, outputs, tile, scratch); });
+    const std::vector<int64_t> order = tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y());
+    share_work(std::ssize(order), kBatch, [&](int64_t k, Scratch& scratch) {
+      kernel.rasterize_tile(inputs, outputs, order[static_cast<size_t>(k)], scratch);
+    });
   };
   in.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {color, alpha, depth, median, blended, transmittance, last, weights};
@@ -236,14 +211,14 @@ using RasterizeBackwardResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tenso
 
 RasterizeBackwardResult rasterize_backward_cpu(
     std::optional<Tensor> g_color, std::optional<Tensor> g_alpha, std::optional<Tensor> g_depth,
-    std::optional<Tensor> g_features, std::optional<Tensor> g_weights, Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,
-    std::optional<Tensor> features, std::optional<Tensor> background, Tensor tile_offsets, Tensor pair_gaussians,
-    Tensor pair_slots, Tensor slot_tiles, Tensor gaussian_offsets, Tensor alpha, Tensor depth, Tensor transmittance,
-    Tensor last, int64_t width, int64_t height, int64_t cell, bool features_move_geometry,
+    std::optional<Tensor> g_features, std::optional<Tensor> g_weights, Tensor means2d, Tensor conics, Tensor opacities,
+    Tensor colors, Tensor depths, std::optional<Tensor> features, std::optional<Tensor> background,
+    Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, Tensor gaussian_offsets, Tensor alpha, Tensor depth,
+    Tensor transmittance, Tensor last, int64_t width, int64_t height, int64_t cell, bool features_move_geometry,
     bool absgrad, bool features_need_grad) {
-  Inputs in{means2d,      conics,         opacities,  colors,     depths,           features, background,
-            tile_offsets, pair_gaussians, pair_slots, slot_tiles, gaussian_offsets, width,    height,
-            cell,         features_move_geometry};
+  Inputs in{means2d,    conics,       opacities,      colors,     depths,           features,
+            background, tile_offsets, pair_gaussians, pair_slots, gaussian_offsets, width,
+            height,     cell,         features_move_geometry};
   in.check();
   const int64_t B = in.cameras(), N = in.gaussians(), C = in.channels(), pairs = pair_gaussians.numel();
   if (g_color) g_color = checked(*g_color, "grad of color", in.dtype, {B, height, width, 3}, "[B, H, W, 3]");
@@ -251,7 +226,8 @@ RasterizeBackwardResult rasterize_backward_cpu(
   if (g_depth) g_depth = checked(*g_depth, "grad of depth", in.dtype, {B, height, width}, "[B, H, W]");
   const int64_t rows = (height + cell - 1) / cell, columns = (width + cell - 1) / cell;
   if (!in.features) g_features = std::nullopt;
-  if (g_features) g_features = checked(*g_features, "grad of features", in.dtype, {B, rows, columns, C}, "[B, h, w, C]");
+  if (g_features)
+    g_features = checked(*g_features, "grad of features", in.dtype, {B, rows, columns, C}, "[B, h, w, C]");
   alpha = checked(alpha, "alpha", in.dtype, {B, height, width}, "[B, H, W]");
   depth = checked(depth, "depth", in.dtype, {B, height, width}, "[B, H, W]");
   transmittance = checked(transmittance, "transmittance", in.dtype, {B, height, width}, "[B, H, W]");
@@ -294,8 +270,8 @@ RasterizeBackwardResult rasterize_backward_cpu(
     const Kernels<T>& kernel = kernels(zero);
     const std::vector<int64_t> order = tile_order(inputs.tile_offsets, B, inputs.tiles_x(), inputs.tiles_y());
     do {
-      for_each_tile(order, [&](int64_t tile, Scratch& scratch) {
-        kernel.rasterize_tile_backward(inputs, grads, tile, scratch);
+      share_work(std::ssize(order), kBatch, [&](int64_t k, Scratch& scratch) {
+        kernel.rasterize_tile_backward(inputs, grads, order[static_cast<size_t>(k)], scratch);
       });
       if (round)
         sum_pair_features(in, grads.pair_features, grads.channel_begin, grads.channel_count,

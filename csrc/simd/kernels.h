@@ -6,9 +6,21 @@
 #include "../cells/cells.h"
 #include "../project/project.h"
 #include "../rasterize/rasterize.h"
+#include "half.h"
 #include "scratch.h"
 
 namespace fgs {
+
+// The loops over features that are stored as S.
+template <class T, class S>
+struct CellKernels {
+  void (*blend)(const SparseCells<T>&, const S* features, T* maps, int64_t cells, int64_t C, int64_t begin,
+                int64_t count);
+  void (*accumulate)(const SparseCells<T>&, const T* maps, S* sums, T rate, T floor, int64_t C, int64_t first,
+                     int64_t last);
+  void (*products)(const SparseCells<T>&, const S* features, const T* maps, T* out, int64_t C, int64_t first,
+                   int64_t last);
+};
 
 template <class T>
 struct Kernels {
@@ -18,12 +30,11 @@ struct Kernels {
   void (*project_backward)(const ProjectInputs<T>&, const ProjectGrads<T>&, int64_t begin, int64_t end);
   void (*rasterize_tile)(const RasterizeInputs<T>&, const RasterizeOutputs<T>&, int64_t tile, Scratch&);
   void (*rasterize_tile_backward)(const RasterizeInputs<T>&, const RasterizeGrads<T>&, int64_t tile, Scratch&);
-  void (*blend_cells)(const SparseCells<T>&, const T* features, T* maps, int64_t cells, int64_t C, int64_t begin,
-                      int64_t count);
-  void (*accumulate_cells)(const SparseCells<T>&, const T* maps, const T* rates, T* sums, int64_t C, int64_t first,
-                           int64_t last);
-  void (*cell_products)(const SparseCells<T>&, const T* features, const T* maps, T* out, int64_t C, int64_t first,
-                        int64_t last);
+  CellKernels<T, T> cells;
+  CellKernels<T, Half> half_cells;
+
+  const CellKernels<T, T>& of(const T*) const { return cells; }
+  const CellKernels<T, Half>& of(const Half*) const { return half_cells; }
 };
 
 // FEATURE_GS_SIMD=generic|avx2|avx512 in the environment asks for a lower level than the processor offers.

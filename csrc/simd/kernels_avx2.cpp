@@ -8,7 +8,7 @@
 #include <immintrin.h>
 #include <type_traits>
 
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #define FGS_ISA avx2
 
 #include "pack_avx2.h"

@@ -40,9 +40,9 @@ constexpr Kernels<typename P::Scalar> make_kernels(const char* name) {
           &project_backward<P>,
           &rasterize_any_tile<P>,
           &rasterize_any_tile_backward<P>,
-          &blend_cells<P>,
-          &accumulate_cells<P>,
-          &cell_products<P>};
+          {&blend_cells<P, typename P::Scalar>, &accumulate_cells<P, typename P::Scalar>,
+           &cell_products<P, typename P::Scalar>},
+          {&blend_cells<P, Half>, &accumulate_cells<P, Half>, &cell_products<P, Half>}};
 }
 
 }  // namespace FGS_ISA

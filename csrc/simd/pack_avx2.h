@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "../math/host_device.h"
+#include "half.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
@@ -28,12 +29,16 @@ struct Float8Pack {
   static FGS_HD Float8Pack gather(const float* p, const int32_t* index) {
     return Float8Pack(_mm256_i32gather_ps(p, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)), 4));
   }
+  static FGS_HD Float8Pack load(const Half* p) {
+    return Float8Pack(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static FGS_HD Float8Pack load_first(const float* p, int count) {  // the other lanes are 0
     return Float8Pack(_mm256_maskload_ps(p, first_lanes(count)));
   }
   FGS_HD void store(float* p) const { _mm256_storeu_ps(p, v); }
-  FGS_HD void stream(float* p) const { _mm256_stream_ps(p, v); }  // aligned, around the caches
-  static FGS_HD void finish_streams() { _mm_sfence(); }
+  FGS_HD void store(Half* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
   FGS_HD void store_first(float* p, int count) const { _mm256_maskstore_ps(p, first_lanes(count), v); }
 
  private:

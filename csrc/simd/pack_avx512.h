@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "../math/host_device.h"
+#include "half.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
@@ -28,12 +29,16 @@ struct Float16Pack {
   static FGS_HD Float16Pack gather(const float* p, const int32_t* index) {
     return Float16Pack(_mm512_i32gather_ps(_mm512_loadu_si512(index), p, 4));
   }
+  static FGS_HD Float16Pack load(const Half* p) {
+    return Float16Pack(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+  }
   static FGS_HD Float16Pack load_first(const float* p, int count) {  // the other lanes are 0
     return Float16Pack(_mm512_maskz_loadu_ps(first_lanes(count), p));
   }
   FGS_HD void store(float* p) const { _mm512_storeu_ps(p, v); }
-  FGS_HD void stream(float* p) const { _mm512_stream_ps(p, v); }  // aligned, around the caches
-  static FGS_HD void finish_streams() { _mm_sfence(); }
+  FGS_HD void store(Half* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
   FGS_HD void store_first(float* p, int count) const { _mm512_mask_storeu_ps(p, first_lanes(count), v); }
 
  private:

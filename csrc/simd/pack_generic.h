@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../math/host_device.h"
+#include "half.h"
 
 namespace fgs {
 inline namespace FGS_ISA {
@@ -39,11 +40,17 @@ struct GenericPack {
     for (int i = 0; i < N; ++i) r.lane[i] = i < count ? p[i] : S(0);
     return r;
   }
+  static FGS_HD GenericPack load(const Half* p) {
+    GenericPack r;
+    for (int i = 0; i < N; ++i) r.lane[i] = static_cast<S>(to_float(p[i]));
+    return r;
+  }
   FGS_HD void store(S* p) const {
     for (int i = 0; i < N; ++i) p[i] = lane[i];
   }
-  FGS_HD void stream(S* p) const { store(p); }
-  static FGS_HD void finish_streams() {}
+  FGS_HD void store(Half* p) const {
+    for (int i = 0; i < N; ++i) p[i] = to_half(static_cast<float>(lane[i]));
+  }
   FGS_HD void store_first(S* p, int count) const {
     for (int i = 0; i < N && i < count; ++i) p[i] = lane[i];
   }

@@ -20,7 +20,8 @@ from tyro.conf import arg
 
 from feature_gs.errors import UserError
 from feature_gs.files import atomic_write
-from feature_gs.rasterizer.ops import TILE, build_info, ops
+from feature_gs.rasterizer.cells import CellWeights
+from feature_gs.rasterizer.ops import POOLED_CELL, TILE, build_info, ops
 from feature_gs.training.memory import keep_freed_memory
 
 
@@ -205,23 +206,35 @@ def _splats(
 
 
 def measure(splats: Splats, channels: int, cell: int, fragments: int, sgemm: float, repeats: int) -> Row:
-    """Times the op `rasterize` and its gradient, colour included."""
+    """Times the op `rasterize` and its gradient, colour included; for large cells with what blends."""
     features = torch.randn(splats.count, channels) if channels else None
-    inputs = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths, features, None)
-    size = (splats.width, splats.height, cell, False)
+    pooled = channels > 0 and cell >= POOLED_CELL
+    in_op = channels > 0 and not pooled
+    inputs = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths)
+    payload = (features if in_op else None, None)
+    *pairs, slot_tiles, gaussian_offsets = splats.pairs
+    lists = (*pairs, gaussian_offsets)
+    size = (splats.width, splats.height)
 
-    def forward() -> Any:
-        return ops.rasterize(*inputs, None, *splats.pairs, *size)
+    def forward() -> tuple[tuple[Tensor, ...], CellWeights | None, Tensor]:
+        outputs = ops.rasterize(*inputs, *payload, None, *lists, *size, cell, False)
+        if features is None or not pooled:
+            return outputs, None, outputs[4]
+        slots = (outputs[7], slot_tiles, gaussian_offsets)
+        cells = CellWeights.from_slots(*slots, 1, splats.count, *size, cell)
+        return outputs, cells, cells.blend(features)
 
-    color, alpha, depth, _, blended, transmittance, last, weights = forward()
+    (color, alpha, depth, _, _, transmittance, last, _), cells, blended = forward()
     g_color = torch.randn_like(color)
-    g_features = torch.randn_like(blended) if channels else None
+    g_features = torch.randn_like(blended)
 
-    def backward() -> Any:
-        kept = (alpha, depth, transmittance, last, weights)
-        return ops.rasterize_backward(
-            g_color, None, None, g_features, *inputs, *splats.pairs, *kept, *size, False, channels > 0
-        )
+    def backward() -> None:
+        grads = (g_color, None, None, g_features if in_op else None, None)
+        kept = (alpha, depth, transmittance, last)
+        flags = (*size, cell, False, False, in_op)
+        ops.rasterize_backward(*grads, *inputs, *payload, *lists, *kept, *flags)
+        if cells is not None:
+            cells.gather(g_features)
 
     forward_ms, backward_ms = fastest_ms(forward, repeats), fastest_ms(backward, repeats)
     flops = 2.0 * fragments * channels

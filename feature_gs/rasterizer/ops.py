@@ -16,7 +16,7 @@ ops = torch.ops.feature_gs
 
 TILE = 16  # pixels along the side of a tile
 FEATURE_CELLS = (1, 2, 4, 8, 16)
-POOLED_CELL = 4  # from this size on the op puts out weights per cell instead of features
+POOLED_CELL = 4  # from this size on the op puts out weights per cell, and cells.py makes features of them
 
 
 # ---------------------------------------------------------------------------------------------------- project
@@ -122,7 +122,6 @@ def _rasterize_fake(
     tile_offsets: Tensor,  # [B * tiles + 1]
     pair_gaussians: Tensor,  # [P]
     pair_slots: Tensor,  # [P]
-    slot_tiles: Tensor,  # [P]
     gaussian_offsets: Tensor,  # [B * N + 1]
     width: int,
     height: int,
@@ -149,7 +148,7 @@ def _rasterize_fake(
 @torch.library.register_fake("feature_gs::rasterize_backward")
 def _rasterize_backward_fake(*args: Any) -> tuple[Tensor, ...]:
     grad_features, _, means2d, conics, opacities, colors, depths, features = args[3:11]
-    absgrad, features_need_grad = args[25], args[26]
+    absgrad, features_need_grad = args[24], args[25]
     batch, count = opacities.shape
     channels = 0 if features is None else features.shape[1]
     wanted = features is not None and grad_features is not None and features_need_grad
@@ -169,31 +168,30 @@ def _rasterize_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.mark_non_differentiable(median_depth, transmittance, last)
     ctx.set_materialize_grads(False)
     absgrad = inputs[7]
-    ctx.save_for_backward(*inputs[:7], *inputs[8:13], alpha, depth, transmittance, last)
-    ctx.settings = (*inputs[13:17], absgrad is not None)
+    ctx.save_for_backward(*inputs[:7], *inputs[8:12], alpha, depth, transmittance, last)
+    ctx.settings = (*inputs[12:16], absgrad is not None)
 
 
 def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     g_color, g_alpha, g_depth, _, g_features, _, _, g_weights = grads
-    features = ctx.saved_tensors[5]
+    features, background, transmittance = (ctx.saved_tensors[k] for k in (5, 6, 13))
     if features is None:
         g_features = None
     if all(grad is None for grad in (g_color, g_alpha, g_depth, g_features, g_weights)):
-        return (None,) * 17
+        return (None,) * 16
     wanted = ctx.needs_input_grad[5]
     out = ops.rasterize_backward(
         g_color, g_alpha, g_depth, g_features, g_weights, *ctx.saved_tensors, *ctx.settings, wanted
     )
-    background = ctx.saved_tensors[6]
     g_background = None
     if background is not None and ctx.needs_input_grad[6] and g_color is not None:
-        g_background = torch.einsum("bhwc,bhw->c", g_color, ctx.saved_tensors[14])
+        g_background = torch.einsum("bhwc,bhw->c", g_color, transmittance)
     return (
         *out[:5],
         out[5] if wanted and g_features is not None else None,
         g_background,
         out[6] if ctx.settings[-1] else None,
-        *(None,) * 9,
+        *(None,) * 8,
     )
 
 

@@ -17,18 +17,17 @@ class RenderOutput:
         color: Colour over the background. [B, H, W, 3]
         alpha: Coverage, 1 - T_final. [B, H, W]
         depth: Expected z, Σ w z / Σ w; 0 where nothing is. [B, H, W]
-        median_depth: z of the Gaussian that takes the transmittance below 0.5; 0 where none does. No
-            gradient.
-            [B, H, W]
-        features: Mean feature of each cell over a background of zero, or None. [B, ceil(H/cell),
-            ceil(W/cell), C]
+        median_depth: z of the Gaussian that takes the transmittance below 0.5; 0 where none does. [B, H, W],
+            without gradient.
+        features: Mean feature of each cell over a background of zero, or None.
+            [B, ceil(H/cell), ceil(W/cell), C]
         radii: Pixels from the centre out to alpha = 1/255; 0 = not visible. [B, N] int32
         means2d: Projected centres, pixels; call `.retain_grad()` before `backward()` to read their gradient.
             [B, N, 2]
         absgrad: With `absgrad=True` a tensor whose `.grad` is, after `backward()`, the sum over pixels of
             |dL/dmeans2d|. [B, N, 2]
-        cells: With `cell_weights=True` the Gaussians' weights in the feature cells, else None. They carry a gradient
-            only with `features_move_geometry`.
+        cells: With `cell_weights=True` the Gaussians' weights in the feature cells, else None. They carry a
+            gradient only with `features_move_geometry`.
     """
 
     color: Tensor
@@ -67,10 +66,8 @@ def rasterize(
     """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussians, 2023).
 
     Features are blended as a matrix product of the blending weights, pooled over cells of pixels, with
-    `features`:
-    any number of channels, at a cost close to colour alone for large cells. A Gaussian with a non-finite
-    parameter
-    is not drawn. The cameras carry no gradient.
+    `features`: any number of channels, and for large cells a sparse matrix whose cost grows with Gaussians
+    rather than pixels. A Gaussian with a non-finite parameter is not drawn. The cameras carry no gradient.
 
     Args:
         means: Centres in world space. [N, 3] float32 (float64 for checks)
@@ -84,22 +81,19 @@ def rasterize(
         colors: RGB, used as it is. [N, 3]
         sh: Spherical-harmonics coefficients with K in {1, 4, 9, 16}, rgb = max(0.5 + Σ, 0); either one tensor
             [N, K, 3] or the pair of its first and its other coefficients, which spares a copy. Give `colors`
-            or
-            `sh`, or neither for black.
+            or `sh`, or neither for black.
         features: Any number of channels C >= 1, finite. float16 and bfloat16 are blended as float32. [N, C]
         feature_cell: Side of a feature cell in pixels: 1, 2, 4, 8 or 16. The last row and column of cells
-            average
-            only the pixels inside the image.
+            average only the pixels inside the image.
         background: Colour behind everything; black when absent. [3]
         antialiased: Lowers opacities by what the 0.3 px² blur adds to a splat's area.
         near: Nearest z drawn.
         far: Farthest z drawn.
-        features_move_geometry: Lets the gradient of `features` reach means, quats, scales and opacities.
-            Off: these
-            get exactly zero from it.
+        features_move_geometry: Lets the gradient of the feature image, and of images made of
+            `RenderOutput.cells`, reach means, quats, scales and opacities. Off: these get exactly zero.
         absgrad: Also provides the sum over pixels of absolute 2D gradients, see `RenderOutput.absgrad`.
-        cell_weights: Also provides the weights of the feature cells, from which feature images of any kind are made
-            later, see `RenderOutput.cells`. Needs a `feature_cell` of 4, 8 or 16.
+        cell_weights: Also provides the weights of the feature cells, from which feature images of any kind
+            are made later, see `RenderOutput.cells`. Needs a `feature_cell` of 4, 8 or 16.
 
     Returns:
         Images of all cameras, see `RenderOutput`.
@@ -108,11 +102,11 @@ def rasterize(
         ValueError: A shape, dtype, device or option is wrong; the message names expected and got.
 
     Example:
-        >>> out = rasterize(torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]]), torch.full((1, 3),
-        0.1),
-        ...     torch.tensor([0.9]), torch.eye(4)[None], torch.tensor([[[50.0, 0, 16], [0, 50, 12], [0, 0,
-        1]]]),
-        ...     32, 24, colors=torch.ones(1, 3))
+        >>> means, quats = torch.tensor([[0.0, 0, 2]]), torch.tensor([[1.0, 0, 0, 0]])
+        >>> scales, opacities = torch.full((1, 3), 0.1), torch.tensor([0.9])
+        >>> K = torch.tensor([[[50.0, 0, 16], [0, 50, 12], [0, 0, 1]]])
+        >>> out = rasterize(means, quats, scales, opacities, torch.eye(4)[None], K, 32, 24,
+        ...     colors=torch.ones(1, 3))
         >>> out.color.shape
         torch.Size([1, 24, 32, 3])
     """
@@ -134,9 +128,10 @@ def rasterize(
     if background is not None:
         _check(background, "background", (3,), means)
     if features is not None:
-        if features.dtype in (torch.float16, torch.bfloat16):
-            features = features.to(means.dtype)
-        _check(features, "features", (count, features.shape[-1]), means)
+        wide = features.to(means.dtype) if features.dtype in (torch.float16, torch.bfloat16) else features
+        _check(wide, "features", (count, features.shape[-1]), means)
+        if feature_cell < POOLED_CELL:
+            features = wide
         if features.shape[1] < 1:
             raise ValueError("features must have at least one channel, got [N, 0]")
     sh_dc, sh_rest = _split_sh(sh, count, means)
@@ -164,7 +159,9 @@ def rasterize(
     # A stand-in whose "gradient" is the sum of absolute gradients: it takes part in nothing.
     stand_in = torch.zeros_like(means2d, requires_grad=True) if absgrad else None
     with torch.no_grad():
-        pairs = ops.intersect(means2d, conics, blended, depths, radii, width, height)
+        *pairs, slot_tiles, gaussian_offsets = ops.intersect(
+            means2d, conics, blended, depths, radii, width, height
+        )
     pooled = feature_cell >= POOLED_CELL and (cell_weights or features is not None)
     color, alpha, depth, median_depth, feature_map, _, _, weights = ops.rasterize(
         means2d,
@@ -176,6 +173,7 @@ def rasterize(
         background,
         stand_in,
         *pairs,
+        gaussian_offsets,
         width,
         height,
         feature_cell if pooled or features is not None else 1,
@@ -184,7 +182,9 @@ def rasterize(
     cells = None
     if pooled:
         kept = weights if features_move_geometry else weights.detach()
-        cells = CellWeights.from_slots(kept, *pairs[3:], batch, width, height, feature_cell)
+        cells = CellWeights.from_slots(
+            kept, slot_tiles, gaussian_offsets, batch, count, width, height, feature_cell
+        )
         if features is not None:
             feature_map = cells.blend(features)
     return RenderOutput(

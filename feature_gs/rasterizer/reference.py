@@ -335,6 +335,27 @@ def rasterize_reference(
     return image[..., :3], image[..., 3], image[..., 4], image[..., 5], pooled
 
 
+def cell_weights_reference(
+    means2d: Tensor,  # [B, N, 2]
+    conics: Tensor,  # [B, N, 3]
+    opacities: Tensor,  # [B, N]
+    depths: Tensor,  # [B, N]
+    radii: Tensor,  # [B, N] int32
+    width: int,
+    height: int,
+    cell: int,
+) -> Tensor:
+    """Mean weight of each Gaussian over each cell's pixels, cells row by row, dense. [B * cells, N]."""
+    count = means2d.shape[1]
+    colors = means2d.new_zeros(*means2d.shape[:2], 3)
+    each = torch.eye(count, dtype=means2d.dtype, device=means2d.device)  # a channel per Gaussian
+    blended = rasterize_reference(
+        means2d, conics, opacities, colors, depths, radii, each, None, width, height, cell, True
+    )[4]
+    assert blended is not None
+    return blended.flatten(0, 2)
+
+
 def intersect_reference(
     means2d: Tensor,  # [B, N, 2]
     conics: Tensor,  # [B, N, 3]

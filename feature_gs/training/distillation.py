@@ -2,7 +2,7 @@
 
 A feature image is linear in the features, `A F` (`CellWeights`), and by default the feature loss moves only F
 and the decoder. So the features need neither a stored gradient nor an optimiser's moments: with G the loss's
-gradient at the cells, each step moves them in place by
+gradient at the cells, each step moves them in place, in 16 bits, by
 
     f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
 
@@ -25,6 +25,7 @@ from feature_gs.features.decoders import Decoder, make_decoder, pca_decoder
 from feature_gs.features.field import FeatureField
 from feature_gs.features.grid import FeatureGrid, cell_size, cell_weights, grid_for
 from feature_gs.features.lifting import as_rows, lift, middle_cell
+from feature_gs.features.maps import TeacherMap
 from feature_gs.features.pca import thinned
 from feature_gs.features.rendering import fit_field_palette
 from feature_gs.features.teacher import TeacherStore
@@ -89,18 +90,20 @@ class Distillation:
         self.scene = scene
         self.teacher = teacher
         self.model = model
-        self.begins = max(iteration, schedule.densify_until_iter if config.features == "lift+joint" else 0)
+        settled = schedule.densify_until_iter if config.features == "lift+joint" else 0
+        self.begins = max(iteration, min(settled, config.iterations - 1))
         self._start = iteration
         self._field: FeatureField | None = None
+        self._maps: dict[str, TeacherMap] = {}  # read once; their pixels stay in the files, memory-mapped
         self.decoder = self._decoder()
         named = [{"params": [tensor], "name": name} for name, tensor in self.decoder.named_parameters()]
         self.adam = torch.optim.Adam(named, lr=config.decoder_lr) if named else None
         self.scale = self._scale()
         self.cell = self._cell()
         if self.joint:
-            features = model.means.new_zeros(len(model), self.decoder.features)
+            features = model.means.new_zeros(len(model), self.decoder.features, dtype=torch.float16)
             if model.features is not None:
-                features = model.features.detach()
+                features = model.features.detach().half()
             if features.shape[1] != self.decoder.features:
                 raise UserError(
                     f"the Gaussians carry {features.shape[1]} channels, not {self.decoder.features}: {_SAME}"
@@ -114,14 +117,20 @@ class Distillation:
         """Whether features are trained, rather than only lifted at the end."""
         return self.config.features != "lift"
 
+    def teaches_at(self, iteration: int) -> bool:
+        """Whether the step of this iteration trains features."""
+        return self.joint and iteration > self.begins
+
     def lesson(self, view: View, iteration: int) -> Lesson | None:
         """What the step of this iteration teaches; None when it teaches nothing."""
         self._field = None
-        if not self.joint or iteration <= self.begins:
+        if not self.teaches_at(iteration):
             return None
         if iteration == self.begins + 1 and self.config.features == "lift+joint":
             self._start_from_lifting()
-        teacher_map = self.teacher.load(view)
+        teacher_map = self._maps.get(view.camera.name)
+        if teacher_map is None:
+            teacher_map = self._maps[view.camera.name] = self.teacher.load(view)
         grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
         return Lesson(view, grid, as_rows(teacher_map, grid, self.model.means.device)[None])
 
@@ -174,9 +183,8 @@ class Distillation:
             return
         size = gradient[:, : lesson.target.shape[1], : lesson.target.shape[2]].square().mean().sqrt()
         if size > 0:
-            rate = self._rate(iteration) * self.scale / size
-            weight = lesson.cells.totals()
-            lesson.cells.accumulate(self.model.features.data, gradient, -rate / (weight + _LEAST_WEIGHT))
+            rate = self._rate(iteration) * self.scale / size.item()
+            lesson.cells.accumulate(self.model.features.data, gradient, -rate, floor=_LEAST_WEIGHT)
         if self.adam is not None:
             self.adam.step()
             self.adam.zero_grad(set_to_none=True)
@@ -191,7 +199,7 @@ class Distillation:
             return self._field
         if self.joint:
             assert self.model.features is not None
-            features = self.model.features.detach()
+            features = self.model.features.detach().float()
             field = FeatureField(
                 features=features,
                 decoder=self.decoder,
@@ -275,7 +283,7 @@ class Distillation:
 
     def _start_from_lifting(self) -> None:
         lifted = self._lifted()
-        self.model.features = nn.Parameter(lifted.features, requires_grad=False)
+        self.model.features = nn.Parameter(lifted.features.half(), requires_grad=False)
 
     def _lifted(self) -> FeatureField:
         return lift(
