@@ -290,9 +290,28 @@ def test_lists_that_lead_outside_memory_are_refused(which: int, damage: str) -> 
         ops.rasterize(*args)
 
 
+@pytest.mark.parametrize("cell", [4, 8, 16])
+def test_features_of_large_cells_are_left_to_blend_cells(cell: int) -> None:
+    args = list(rasterize_arguments(tiny_splats(requires_grad=False), cell))
+    args[5] = torch.ones(20, 3, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="features must be absent for cells of 4 pixels or more"):
+        ops.rasterize(*args)
+
+
+@pytest.mark.parametrize("size", [(2**62, 8), (8, 2**62), (2**24, 2**24), (2**24 + 1, 1)])
+def test_images_of_more_tiles_than_numbers_are_refused(size: tuple[int, int]) -> None:
+    splats = tiny_splats(requires_grad=False)
+    with pytest.raises(RuntimeError, match="must have"):
+        ops.intersect(*intersect_arguments(splats)[:5], *size)
+    args = rasterize_arguments(splats, 4)
+    with pytest.raises(RuntimeError, match="must have"):
+        ops.rasterize(*args[:12], *size, *args[14:])
+
+
 def test_output_is_documented() -> None:
-    output = rasterize(**scene_arguments(), feature_cell=8, absgrad=True)
+    output = rasterize(**scene_arguments(), feature_cell=8, absgrad=True, cell_weights=True)
     assert isinstance(output, RenderOutput)
+    assert output.cells is not None and output.cells.shape == (1, 4, 5) and output.cells.count == 60
     count = 60
     shapes = {
         "color": (1, 30, 40, 3),

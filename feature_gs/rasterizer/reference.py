@@ -427,7 +427,7 @@ def rasterize_twin(
     features_move_geometry: bool = False,
     absgrad: bool = False,
 ) -> RenderOutput:
-    """What `rasterize` computes, from the twins above; same arguments and results."""
+    """What `rasterize` computes, from the twins above; same arguments and results, but for `cell_weights`."""
     sh_dc, sh_rest = sh if isinstance(sh, tuple) else (None, None) if sh is None else (sh[:, 0], sh[:, 1:])
     geometry = (means, quats, scales, opacities, sh_dc, sh_rest, cam_from_world, K, width, height)
     projected = project_reference(*geometry, near, far, antialiased)

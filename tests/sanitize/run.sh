@@ -23,7 +23,7 @@ export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 export PYTHONPATH=$package PYTHONDONTWRITEBYTECODE=1
 
 tests=()
-for topic in project intersect rasterize ssim ops_contract; do
+for topic in project intersect rasterize cells cells_contract ssim ops_contract; do
   tests+=("$root/tests/test_$topic.py")
 done
 cd "$package" # before PYTHONPATH comes the current folder
