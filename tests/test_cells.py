@@ -19,7 +19,7 @@ from splats import (
 )
 from torch import Tensor
 
-from feature_gs.rasterizer import RenderOutput, rasterize
+from feature_gs.rasterizer import CellWeights, RenderOutput, rasterize
 from feature_gs.rasterizer.ops import ops
 from feature_gs.rasterizer.reference import cell_weights_reference
 
@@ -123,23 +123,25 @@ class TestProducts:
         back = (features.double() * cells.gather(maps).double()).sum()
         torch.testing.assert_close(there, back, rtol=1e-12 if dtype == FLOAT64 else 1e-5, atol=0)
 
-    @pytest.mark.parametrize("with_rates", [False, True])
+    @pytest.mark.parametrize("floor", [None, 0.0, 0.7])
     def test_accumulating_leaves_unlisted_rows_alone(
-        self, channels: int, dtype: torch.dtype, with_rates: bool
+        self, channels: int, dtype: torch.dtype, floor: float | None
     ) -> None:
         cells = random_cells(150, (2, 5, 7), dtype)
         maps = weights_like(torch.empty(*cells.shape, channels), 5).to(dtype)
-        rates = weights_like(torch.empty(cells.count), 6).to(dtype) if with_rates else None
         before = weights_like(torch.empty(cells.count, channels), 7).to(dtype)
         listed = torch.zeros(cells.count, dtype=torch.bool)
         listed[cells.gaussians.long()] = True
         before[~listed] = math.nan
         sums = before.clone()
-        cells.accumulate(sums, maps, rates)
+        cells.accumulate(sums, maps, -1.5, floor)
         bits = torch.int64 if dtype == FLOAT64 else torch.int32
         assert torch.equal(sums[~listed].view(bits), before[~listed].view(bits))
-        share = cells.gather(maps) if rates is None else rates[:, None] * cells.gather(maps)
-        assert_near(sums[listed], (before + share)[listed], 1e-14 if dtype == FLOAT64 else 1e-6, "sums")
+        share = -1.5 * cells.gather(maps)[listed]
+        if floor is not None:
+            weight = floor + cells.totals()[listed]
+            share /= torch.where(weight > 0, weight, 1.0)[:, None]
+        assert_near(sums[listed], before[listed] + share, 1e-13 if dtype == FLOAT64 else 1e-5, "sums")
 
 
 class TestCellWeights:
@@ -161,6 +163,35 @@ class TestCellWeights:
             assert image.dtype == torch.float32 and torch.equal(image, cells.blend(stored.float()))
             image.sum().backward()
             assert stored.grad is not None and stored.grad.dtype == dtype and stored.grad.any()
+
+    @pytest.mark.parametrize("channels", CHANNELS)
+    def test_sums_in_half_precision_are_rounded_once(self, channels: int) -> None:
+        cells = random_cells(60, (1, 4, 4), torch.float32)
+        maps = weights_like(torch.empty(1, 4, 4, channels), 8).float()
+        exact = weights_like(torch.empty(60, channels), 9).half().float()
+        sums = exact.half()
+        cells.accumulate(sums, maps, 0.3, 0.1)
+        cells.accumulate(exact, maps, 0.3, 0.1)
+        assert torch.equal(sums, exact.half())
+        products = ops.cell_products(sums, maps.flatten(0, 2), *lists_of(cells)[1:])
+        widened = ops.cell_products(sums.float(), maps.flatten(0, 2), *lists_of(cells)[1:])
+        assert torch.equal(products, widened)
+
+    def test_every_half_number_survives(self) -> None:
+        """Also those below the normal range, infinities, and both zeros; NaN stays NaN."""
+        every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)[:, None]
+        rows = torch.zeros(2**16, dtype=torch.int32)
+        gaussians, offsets = torch.arange(2**16, dtype=torch.int32), torch.arange(2**16 + 1)
+        nothing = CellWeights(torch.zeros(2**16), gaussians, offsets, rows, (1, 1, 1), 2**16)
+        sums = every.clone()
+        nothing.accumulate(sums, torch.zeros(1, 1, 1, 1))
+        assert torch.equal(sums.nan_to_num(7.0, 1e4, -1e4), every.nan_to_num(7.0, 1e4, -1e4))
+        assert torch.equal(sums.isnan(), every.isnan())
+        halfway = torch.tensor([[65519.0], [65520.0], [2.0**-25], [2.0**-24 * 1.5], [1 + 2.0**-11], [1e-9]])
+        one = CellWeights(torch.ones(6), gaussians[:6], offsets[:7], torch.arange(6).int(), (1, 1, 6), 6)
+        rounded = torch.zeros(6, 1, dtype=torch.float16)
+        one.accumulate(rounded, halfway[None, None])
+        assert torch.equal(rounded, halfway.half())
 
     def test_strides_do_not_matter(self) -> None:
         cells = random_cells(60, (1, 4, 4), torch.float32)
@@ -209,8 +240,8 @@ class TestCellWeights:
             cells.accumulate(torch.zeros(5, 60).T, maps)
         with pytest.raises(RuntimeError, match="sums must have the dtype"):
             cells.accumulate(torch.zeros(60, 5).double(), maps)
-        with pytest.raises(RuntimeError, match="rates must be"):
-            cells.accumulate(torch.zeros(60, 5), maps, torch.zeros(59))
+        with pytest.raises(ValueError, match="floor must be at least 0, got -1"):
+            cells.accumulate(torch.zeros(60, 5), maps, 1.0, -1.0)
         with pytest.raises(RuntimeError, match="maps must have the dtype"):
             cells.gather(maps.double())
         with pytest.raises(RuntimeError, match="at least one channel"):
@@ -316,7 +347,7 @@ def test_repeats_and_thread_counts_are_bit_equal(channels: int) -> None:
         image = dataclasses.replace(cells, values=values).blend(features)
         image.square().sum().backward()
         sums = features.clone()
-        cells.accumulate(sums, image, features[:, 0])
+        cells.accumulate(sums, image, 0.5, 0.1)
         results.append([*lists_of(cells), image, values.grad, cells.gather(image), sums, cells.totals()])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):

@@ -41,11 +41,10 @@ class TestOpcheck:
         cells = random_cells(20, (1, 3, 2), torch.float32)
         opcheck(ops.gather_cells.default, (torch.randn(6, 5), *lists_of(cells), 20))
 
-    @pytest.mark.parametrize("with_rates", [False, True])
-    def test_accumulate(self, with_rates: bool) -> None:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    def test_accumulate(self, dtype: torch.dtype) -> None:
         cells = random_cells(20, (1, 3, 2), torch.float32)
-        rates = torch.randn(20) if with_rates else None
-        args = (torch.randn(20, 5), torch.randn(6, 5), rates, *lists_of(cells))
+        args = (torch.randn(20, 5).to(dtype), torch.randn(6, 5), 0.5, 0.1, *lists_of(cells))
         opcheck(ops.accumulate_cells.default, args)
 
     def test_products(self) -> None:
@@ -154,7 +153,7 @@ def test_lists_that_lead_outside_memory_are_refused(case: str) -> None:
     calls: dict[str, Callable[[], object]] = {
         "blend": lambda: ops.blend_cells(features, *lists, 12),
         "gather": lambda: ops.gather_cells(maps, *lists, 50),
-        "accumulate": lambda: ops.accumulate_cells(features, maps, None, *lists),
+        "accumulate": lambda: ops.accumulate_cells(features, maps, 1.0, -1.0, *lists),
         "products": lambda: ops.cell_products(features, maps, *lists[1:]),
     }
     for name, call in calls.items():

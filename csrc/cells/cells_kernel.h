@@ -73,7 +73,7 @@ void accumulate_cells(const SparseCells<typename P::Scalar>& a, const typename P
     for (int64_t k = group; k < end; ++k) {
       T total = floor;
       for (int64_t e = a.offsets[k]; e < a.offsets[k + 1]; ++e) total += a.values[e];
-      factors[k - group] = floor < T(0) ? rate : rate / total;
+      factors[k - group] = floor < T(0) ? rate : total > T(0) ? rate / total : T(0);
     }
     for_each_slice<P>(C, [&]<int kPacks>(int64_t c, int lanes) {
       for (int64_t k = group; k < end; ++k) {
