@@ -1,4 +1,4 @@
-"""`feature-gs demo`: makes a small scene, trains on it, and shows what came out."""
+"""`feature-gs demo`: makes a small scene, trains colours and features on it, and shows what came out."""
 
 import json
 import os
@@ -11,32 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import tyro
 
+from feature_gs.cli.trained import Trained, load_trained, ply_path
 from feature_gs.errors import UserError
+from feature_gs.evaluation import feature_cosines
+from feature_gs.features.field import FeatureField
+from feature_gs.features.lifting import lift
+from feature_gs.features.teacher import TeacherStore, teacher_folder
 from feature_gs.files import atomic_write
-from feature_gs.gaussians import GaussianModel
-from feature_gs.rendering import render
 from feature_gs.rendering.camera_path import interpolate_path
 from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors
 from feature_gs.rendering.pictures import save_picture, to_uint8
-from feature_gs.rendering.strip import picture_strip, view_row
+from feature_gs.rendering.strip import FEATURE_CAPTIONS, picture_strip, view_row
 from feature_gs.rendering.video import check_ffmpeg, write_video
 from feature_gs.scenes import Scene, load_scene
 from feature_gs.scenes.procedural import write_demo_scene
 from feature_gs.training import TrainConfig, train
-from feature_gs.training.folder import ply_path
 
 # Lists the files of a demo scene with their sizes; written last, so that its presence means: all was written.
 _MARK = "demo.json"
+_TEACHER = "handcrafted"
 _STRIP_VIEWS = 3
 _VIDEO_FRAMES = 240
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Makes a small scene, trains on it, and shows what came out."""
+    """Makes a small scene, trains colours and features on it, and shows what came out."""
 
     output: Path = Path("output/demo")
     """Folder for the model, the pictures and the video."""
@@ -52,20 +54,25 @@ def main(argv: list[str] | None = None) -> int:
     check_ffmpeg()
     _check_output(options.output, options.data)
     start = time.perf_counter()
-    print(prepare_scene(options.data), flush=True)
+    print(prepare_scene(options.data))
+    print(f"The teacher {_TEACHER} describes every photo first; training learns from that, too.", flush=True)
     config = TrainConfig(
         source_path=str(options.data),
         model_path=str(options.output),
         eval=True,
+        foundation_model=_TEACHER,
         iterations=options.iterations,
         overwrite=True,
     )
     train(config)
     scene = load_scene(options.data, eval=True)
-    model = GaussianModel.load_ply(ply_path(options.output, options.iterations))
-    depths = _save_strip(options.output / "strip.png", model, scene)
-    write_video(options.output / "video.mp4", _frames(model, scene, depths))
-    print(_what_came_out(options))
+    trained = load_trained(options.output, options.iterations)
+    field = trained.field()
+    assert field is not None
+    agreement = _compare_with_lifting(trained, field, scene, options.data)
+    depths = _save_strip(options.output / "strip.png", trained, field, scene)
+    write_video(options.output / "video.mp4", _frames(trained, field, scene, depths))
+    print(f"{_what_came_out(options)}\n{agreement}")
     print(f"All of it took {time.perf_counter() - start:.0f} s.\n\n{_what_next(options)}")
     return 0
 
@@ -128,25 +135,44 @@ def _check_output(output: Path, data: Path) -> None:
         )
 
 
-@torch.no_grad()
-def _save_strip(path: Path, model: GaussianModel, scene: Scene) -> DepthRange:
+def _compare_with_lifting(trained: Trained, field: FeatureField, scene: Scene, data: Path) -> str:
+    """Lifts the same teacher onto the finished Gaussians; says how near both come to it on the test views."""
+    teacher = TeacherStore.open(teacher_folder(data, _TEACHER))
+    start = time.perf_counter()
+    lifted = lift(trained.model, scene.train, teacher).field
+    seconds = time.perf_counter() - start
+    means = []
+    for features in (field, lifted):
+        cosines = feature_cosines(trained.model, features, scene.test, teacher)
+        means.append(sum(cosines.values()) / len(cosines))
+    trained_one, lifted_one = means
+    return (
+        f"Features agree with the teacher there: cosine {trained_one:.3f} trained, {lifted_one:.3f} lifted\n"
+        f"onto the finished Gaussians in {seconds:.1f} s."
+    )
+
+
+def _save_strip(path: Path, trained: Trained, field: FeatureField, scene: Scene) -> DepthRange:
     """Writes the picture of some test views; returns the depths of its colour scale."""
     chosen = np.linspace(0, len(scene.test) - 1, min(_STRIP_VIEWS, len(scene.test))).round().astype(int)
     views = [scene.test[index] for index in chosen]
-    outputs = [render(model, view.camera) for view in views]
+    outputs = [trained.render(view.camera) for view in views]
     depths = DepthRange.of((output.depth, output.alpha) for output in outputs)
-    rows = [view_row(view.load(), output, depths) for view, output in zip(views, outputs, strict=True)]
-    save_picture(path, picture_strip(rows))
+    rows = [
+        view_row(view.load(), output, depths, trained.render_palette(field, view.camera))
+        for view, output in zip(views, outputs, strict=True)
+    ]
+    save_picture(path, picture_strip(rows, FEATURE_CAPTIONS))
     return depths
 
 
-@torch.no_grad()
-def _frames(model: GaussianModel, scene: Scene, depths: DepthRange) -> Iterator[Picture]:
-    """Colour and depth side by side, along a smooth path through the training cameras."""
+def _frames(trained: Trained, field: FeatureField, scene: Scene, depths: DepthRange) -> Iterator[Picture]:
+    """Colour, depth and features side by side, along a smooth path through the training cameras."""
     for camera in interpolate_path([view.camera for view in scene.train], _VIDEO_FRAMES):
-        output = render(model, camera)
+        output = trained.render(camera)
         depth = depth_colors(output.depth[0], output.alpha[0], depths)
-        yield np.concatenate([to_uint8(output.color[0]), depth], axis=1)
+        features = trained.render_palette(field, camera)
+        yield np.concatenate([to_uint8(output.color[0]), depth, features], axis=1)
 
 
 def _what_came_out(options: DemoOptions) -> str:
@@ -161,12 +187,12 @@ def _what_came_out(options: DemoOptions) -> str:
 def _what_next(options: DemoOptions) -> str:
     activate = "source .venv/bin/activate\n  " if Path(sys.prefix) == Path.cwd() / ".venv" else ""
     return (
-        f"Pictures  {options.output / 'strip.png'}   photo | render | depth | error\n"
-        f"Video     {options.output / 'video.mp4'}\n"
+        f"Pictures  {options.output / 'strip.png'}   {' | '.join(FEATURE_CAPTIONS)}\n"
+        f"Video     {options.output / 'video.mp4'}   render | depth | feature PCA\n"
         f"Figures   {options.output / 'results.json'}\n"
         f"Model     {ply_path(options.output, options.iterations)}\n"
         "          opens in every viewer of Gaussian splats\n\n"
-        "Next, with a folder of your own that holds images/ and a COLMAP model in sparse/0:\n"
-        f"  {activate}python train.py -s FOLDER -m output/NAME --eval\n"
+        "Next, with your own folder that holds images/ and a COLMAP model in sparse/0:\n"
+        f"  {activate}python train.py -s FOLDER -m output/NAME -f handcrafted --eval\n"
         "  python render.py -m output/NAME --video"
     )

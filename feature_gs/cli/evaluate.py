@@ -1,4 +1,4 @@
-"""`feature-gs evaluate`: PSNR, SSIM and LPIPS of a trained model, to the terminal and to JSON."""
+"""`feature-gs evaluate`: how near a trained model is to photos and teacher, to the terminal and to JSON."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,14 @@ from feature_gs.errors import UserError
 from feature_gs.evaluation import (
     Lpips,
     evaluate_views,
+    feature_cosines,
     how_to_get_lpips,
     load_lpips,
     metrics_table,
+    update_features,
     update_results,
 )
+from feature_gs.features.teacher import TeacherStore, find_teacher
 from feature_gs.scenes import View
 
 
@@ -25,7 +28,8 @@ class EvaluateConfig:
     """Measure a trained model on its test and training views.
 
     Pictures are compared as rendered, not as saved in 8 bits. LPIPS is the VGG
-    kind, on colours in [-1, 1].
+    kind, on colours in [-1, 1]. Features are compared with the teacher's maps,
+    where these are.
     """
 
     model_path: Annotated[Path, tyro.conf.arg(aliases=["-m"])]
@@ -70,6 +74,7 @@ def run(config: EvaluateConfig) -> None:
     trained = load_trained(config.model_path, config.iteration)
     photos = trained.views(config.source_path)
     tables = []
+    measured: dict[str, list[View]] = {}
     for split in SPLITS:
         cameras = trained.cameras[split]
         views = [photos[camera.name] for camera in cameras if camera.name in photos]
@@ -78,9 +83,16 @@ def run(config: EvaluateConfig) -> None:
         if not views:
             tables.append(_no_views(split, len(cameras)))
             continue
+        measured[split] = views
         tables.append(_measure(config, trained, split, views, lpips))
         if len(views) < len(cameras):
             tables.append(f"{len(cameras) - len(views)} {split} views have no photo any more: not measured.")
+    try:
+        features = _compare_features(config, trained, measured)
+    except UserError as error:
+        features = f"Features were not compared: {error}"
+    if features:
+        tables.append(features)
     if config.quiet:
         return
     for table in tables:
@@ -103,6 +115,40 @@ def _measure(
     )
     update_results(trained.path, trained.iteration, split, per_view, gaussians=len(trained.model))
     return metrics_table(per_view, f"{split} view")
+
+
+def _compare_features(config: EvaluateConfig, trained: Trained, measured: dict[str, list[View]]) -> str:
+    """Measures features on the views that were measured; says what came out, nothing without features."""
+    field = trained.field()
+    if field is None:
+        return ""
+    source = config.source_path or trained.config.source_path
+    folder = find_teacher(Path(source), field.teacher)
+    if folder is None:
+        return f"Features were not compared: {source} has no maps of {field.teacher} (feature-gs encode)."
+    teacher = TeacherStore.open(folder)
+    if teacher.channels != field.decoder.channels:
+        return (
+            f"Features were not compared: the maps in {folder} have {teacher.channels} channels, the "
+            f"model was taught {field.decoder.channels}."
+        )
+    means, lines = {}, []
+    for split, views in measured.items():
+        cosines = feature_cosines(
+            trained.model,
+            field,
+            tqdm(views, f"{split} features", unit="view", ncols=80, disable=config.quiet),
+            teacher,
+            antialiased=trained.config.antialiased,
+            near=trained.config.near,
+        )
+        if cosines:
+            means[split] = sum(cosines.values()) / len(cosines)
+            lines.append(f"{split} features: cosine {means[split]:.4f} with {teacher.name}")
+        if len(cosines) < len(views):
+            lines.append(f"{len(views) - len(cosines)} {split} views have no map: features not compared.")
+    update_features(trained.path, trained.iteration, field.teacher, field.decoder.channels, means)
+    return "\n".join(lines)
 
 
 def _no_views(split: str, cameras: int) -> str:

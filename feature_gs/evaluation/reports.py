@@ -1,7 +1,8 @@
 """results.json, per_view.json and the table on the terminal.
 
 results.json: {"iteration_N": {"test": {"psnr", "ssim", "lpips" or null, "views"}, "train": {...},
-"gaussians", "seconds"}}; per_view.json: {"iteration_N": {"test": {IMAGE: {"psnr", "ssim", "lpips"}}}}.
+"gaussians", "seconds", "features": {"teacher", "channels", "cosine": {"test", "train"}}}}; per_view.json:
+{"iteration_N": {"test": {IMAGE: {"psnr", "ssim", "lpips"}}}}.
 """
 
 import json
@@ -55,6 +56,28 @@ def update_results(
         entry["seconds"] = round(seconds, 3)
     _write(model_path / "results.json", results)
     return dict(entry)
+
+
+def update_features(
+    model_path: Path, iteration: int, teacher: str, channels: int, cosine: Mapping[str, float]
+) -> None:
+    """Enters in results.json how near one iteration's features are to the teacher; the rest stays.
+
+    Args:
+        model_path: The model's folder.
+        iteration: The iteration that was measured.
+        teacher: Name of the teacher, or the folder of its maps.
+        channels: Channels of the teacher.
+        cosine: The mean cosine by split, "test" or "train"; a split without one keeps its older figure, if
+            the teacher is the same.
+    """
+    results = _read(model_path / "results.json")
+    entry = results.setdefault(f"iteration_{iteration}", {})
+    old = entry.get("features", {})
+    same = (old.get("teacher"), old.get("channels")) == (teacher, channels)
+    kept = old.get("cosine", {}) if same else {}
+    entry["features"] = {"teacher": teacher, "channels": channels, "cosine": {**kept, **cosine}}
+    _write(model_path / "results.json", results)
 
 
 def metrics_table(per_view: Mapping[str, Metrics], title: str) -> str:

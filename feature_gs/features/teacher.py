@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import torch
-
 from feature_gs.errors import UserError
 from feature_gs.features.feature3dgs import SUFFIX, file_name, is_feature3dgs_folder, read_feature3dgs
 from feature_gs.features.maps import TeacherMap, read_map, write_map
@@ -141,15 +139,6 @@ class TeacherStore:
                 )
                 raise UserError(f"{path} would be the map of two images, {owners[path]} and {name}. {mend}")
         return lacking
-
-    def check_finite(self, views: Iterable[View]) -> None:
-        """Raises UserError if a map of these views holds a NaN or an infinity. Reads them all."""
-        for view in views:
-            if not bool(torch.isfinite(self.load(view).features).all()):
-                path = self.path(view.camera.name)
-                raise UserError(
-                    f"the teacher map {path} holds a NaN or an infinity. Remove it. {self._remedy()}"
-                )
 
     def _reference(self) -> str:
         return "the folder's first file" if self.from_feature3dgs else str(self.folder / META)

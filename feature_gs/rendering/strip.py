@@ -11,7 +11,7 @@ from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors, err
 from feature_gs.rendering.pictures import to_uint8
 
 VIEW_CAPTIONS = ("photo", "render", "depth", "error")
-FEATURE_CAPTIONS = ("photo", "render", "depth", "features")
+FEATURE_CAPTIONS = ("photo", "render", "depth", "feature PCA")
 _GAP = 6
 _INK = (40, 40, 40)
 

@@ -34,7 +34,6 @@ from feature_gs.rasterizer import CellWeights, RenderOutput
 from feature_gs.scenes import Scene, View
 from feature_gs.training.config import TrainConfig
 from feature_gs.training.losses import mean_absolute_error
-from feature_gs.training.not_finite import NotFiniteError
 from feature_gs.training.schedule import Schedule, position_rate
 
 _SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
@@ -167,13 +166,6 @@ class Distillation:
             difference = 1 - (opacity * cosine).sum() / opacity.sum().clamp_min(1e-12)
         return config.feature_weight * difference
 
-    def check(self, lesson: Lesson) -> None:
-        """Raises NotFiniteError if the teacher's map is at fault for a loss that is not finite."""
-        try:
-            self.teacher.check_finite([lesson.view])
-        except UserError as error:
-            raise NotFiniteError(str(error)) from None
-
     @torch.no_grad()
     def step(self, lesson: Lesson, iteration: int) -> None:
         """Moves features and decoder after `backward`."""
@@ -301,11 +293,7 @@ class Distillation:
         features = config.feature_dim or channels
         if config.decoder == "linear" and config.decoder_start == "pca":
             maps = (self.teacher.load(view).features for view in self.scene.train)
-            try:
-                decoder: Decoder = pca_decoder(maps, features, channels)
-            except torch.linalg.LinAlgError:
-                self.teacher.check_finite(self.scene.train)
-                raise
+            decoder: Decoder = pca_decoder(maps, features, channels)
         else:
             generator = torch.Generator().manual_seed(config.seed + 1)
             decoder = make_decoder(config.decoder, features, channels, generator=generator)
@@ -315,8 +303,6 @@ class Distillation:
         """Root mean square that the features will have, seen from the teacher's maps through the decoder."""
         views = self.scene.train[:: -(-len(self.scene.train) // _SAMPLED_VIEWS)]
         squares = [thinned(self.teacher.load(view).features).float().square().mean().item() for view in views]
-        if not math.isfinite(sum(squares)):
-            self.teacher.check_finite(views)
         size = math.sqrt(sum(squares) / len(squares)) or 1.0
         weight = dict(self.decoder.named_parameters()).get("weight")
         if weight is None:

@@ -21,7 +21,7 @@ from feature_gs.training.distillation import Distillation
 from feature_gs.training.folder import ply_path
 from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
 from feature_gs.training.losses import photometric_loss
-from feature_gs.training.measure import measure
+from feature_gs.training.measure import measure, measure_features
 from feature_gs.training.not_finite import NotFiniteError, explain, gradients_are_finite
 from feature_gs.training.optimizer import GaussianOptimizer
 from feature_gs.training.progress import Curves, Progress
@@ -166,8 +166,6 @@ class Trainer:
             loss = loss + distillation.loss(lesson, output)
         value = loss.item()
         if not math.isfinite(value):
-            if distillation is not None and lesson is not None:
-                distillation.check(lesson)
             raise NotFiniteError(explain(self.model, iteration, view.camera.name, f"the loss is {value}"))
         loss.backward()
         if not gradients_are_finite(self.model):
@@ -259,6 +257,14 @@ class Trainer:
                 curves.add(self.iteration, {f"{split}/{key}": value for key, value in means.items()})
                 figures = f"PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}"
                 progress.say(f"iteration {self.iteration}: {split} {figures}")
+            try:
+                cosines = self._measure_features()
+            except UserError as error:  # of a test view, which training does not need
+                progress.say(f"iteration {self.iteration}: features were not measured: {error}")
+                cosines = {}
+            for split, cosine in cosines.items():
+                curves.add(self.iteration, {f"{split}/feature_cosine": cosine})
+                progress.say(f"iteration {self.iteration}: {split} features: cosine {cosine:.4f}")
 
     def _measure(self) -> dict[str, dict[str, float]]:
         return measure(
@@ -269,6 +275,21 @@ class Trainer:
             folder=self.folder,
             iteration=self.iteration,
             seconds=self.seconds,
+        )
+
+    def _measure_features(self) -> dict[str, float]:
+        """The cosines by split; none before features are taught. Those to be lifted wait for the end."""
+        distillation, last = self.distillation, self.iteration == self.config.iterations
+        if distillation is None or not (last or distillation.teaches_at(self.iteration)):
+            return {}
+        return measure_features(
+            self.model,
+            distillation.field(),
+            self.scene,
+            distillation.teacher,
+            self.config,
+            folder=self.folder,
+            iteration=self.iteration,
         )
 
     def _position_rate(self, iteration: int) -> float:
