@@ -4,11 +4,11 @@ A feature image is linear in the features, `A F` (`CellWeights`), and by default
 and the decoder. So the features need neither a stored gradient nor an optimiser's moments: with G the loss's
 gradient at the cells, each step moves them in place, in 16 bits, by
 
-    f_n -= rate * (Aᵀ G)_n / (rms(G) (Aᵀ 1)_n)
+    f_n -= rate * (Aᵀ G)_n / (rms(G) ((Aᵀ 1)_n + 0.3))
 
-the weighted mean over the cells that show Gaussian n, in units of the gradient's size. As with Adam, a step
-is as long as the rate says, however the loss is scaled, and a Gaussian that fills a cell moves as one that
-fills a tenth. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own
+in units of the gradient's size: as with Adam, the rate says how long a step is, however the loss is scaled. A
+Gaussian that fills cells moves by their mean; one that the view hardly shows moves little, or it would learn the
+noise of each view. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own
 size. Only rows of Gaussians that the view shows are touched.
 """
 
@@ -37,7 +37,7 @@ from feature_gs.training.losses import mean_absolute_error
 from feature_gs.training.schedule import Schedule, position_rate
 
 _SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
-_LEAST_WEIGHT = 1e-3  # cells' worth of a Gaussian below which it moves less
+_LEAST_WEIGHT = 0.3  # cells' worth of a Gaussian below which it moves less
 _SAME = "give the --feature_dim, --decoder and -f of the run that the checkpoint comes from."
 
 
