@@ -7,9 +7,9 @@ gradient at the cells, each step moves them in place, in 16 bits, by
     f_n -= rate * (Aᵀ G)_n / (rms(G) ((Aᵀ 1)_n + 0.3))
 
 in units of the gradient's size: as with Adam, the rate says how long a step is, however the loss is scaled. A
-Gaussian that fills cells moves by their mean; one that the view hardly shows moves little, or it would learn the
-noise of each view. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the teacher's own
-size. Only rows of Gaussians that the view shows are touched.
+Gaussian that fills cells moves by their mean; one that the view hardly shows moves little, or it would learn
+the noise of each view. The rate falls from --semantic_lr_init to --semantic_lr_final, in units of the
+teacher's own size. Only rows of Gaussians that the view shows are touched.
 """
 
 import math
