@@ -1,5 +1,6 @@
 """What the README tells people to type works, in its order, on a small scene."""
 
+import json
 import re
 import runpy
 import shlex
@@ -29,6 +30,7 @@ ELSEWHERE = {
 # What makes a command short enough for a test.
 SHORTER = {
     "python train.py": "--iterations 40 --checkpoint_iterations 20",
+    "python render.py": "--num_views 12",
     "feature-gs benchmark": "--gaussians 500 --width 64 --height 48 --channels 0 8 --cells 8 --repeats 1",
 }
 
@@ -83,6 +85,7 @@ def test_the_commands_work_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
         if command in ELSEWHERE:
             continue
         name = " ".join(command.split()[:2])
+        command = command.replace("iteration_30000", "iteration_40")
         assert run(f"{command} {SHORTER.get(name, '')}") == 0, command
     written = {
         path.relative_to(tmp_path / "output").as_posix() for path in (tmp_path / "output").rglob("*.*")
@@ -93,7 +96,13 @@ def test_the_commands_work_in_their_order(tmp_path: Path, monkeypatch: pytest.Mo
         "garden/per_view.json",
         "half/results.json",
         "mcmc/results.json",
+        "garden/point_cloud/iteration_40/features.safetensors",
+        "garden/novel/iteration_40/feature_video.mp4",
+        "colours/point_cloud/iteration_40/features.safetensors",
+        "any/point_cloud/iteration_0/features.safetensors",
+        "any/test/iteration_0/compare_teacher/000.png",
     } <= written
+    assert json.loads((tmp_path / "output/garden/results.json").read_text())["iteration_40"]["features"]
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
