@@ -7,7 +7,8 @@ import torch
 
 from feature_gs.features.maps import TeacherMap
 from feature_gs.gaussians import GaussianModel
-from feature_gs.rasterizer import CellWeights, rasterize
+from feature_gs.rasterizer import CellWeights
+from feature_gs.rendering.render import rasterize_view
 from feature_gs.scenes import Camera
 
 POOLED_CELLS = (4, 8, 16)  # sides of the cells that the rasterizer averages over, pixels
@@ -85,17 +86,10 @@ def cell_weights(
         near: As the model was trained, scene units.
         differentiable: Let a gradient pass to the Gaussians' geometry; otherwise there is none.
     """
-    camera, device = grid.camera, model.means.device
     with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-        output = rasterize(
-            model.means,
-            model.quats,
-            model.scales,
-            model.opacities,
-            camera.cam_from_world.to(device)[None],
-            camera.K.to(device)[None],
-            camera.width,
-            camera.height,
+        output = rasterize_view(
+            model,
+            grid.camera,
             antialiased=antialiased,
             near=near,
             feature_cell=grid.cell,

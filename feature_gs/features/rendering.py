@@ -11,8 +11,8 @@ from feature_gs.features.field import FeatureField
 from feature_gs.features.grid import grid_for
 from feature_gs.features.palette import Palette, fit_palette, palette_picture
 from feature_gs.gaussians import GaussianModel
-from feature_gs.rasterizer import RenderOutput, rasterize
 from feature_gs.rendering.colormap import Picture
+from feature_gs.rendering.render import rasterize_view
 from feature_gs.scenes import Camera
 
 _PALETTE_VIEWS = 12
@@ -71,7 +71,9 @@ def render_features(
     else:
         view = camera
     features = field.features.to(model.means)
-    output = _rasterize(model, view, antialiased, near, features=features, feature_cell=pixels)
+    output = rasterize_view(
+        model, view, antialiased=antialiased, near=near, features=features, feature_cell=pixels
+    )
     assert output.features is not None
     # Windows that reach over the edge average the pixels inside, as the rasterizer's cells do.
     alpha = F.avg_pool2d(output.alpha[:, None], pixels, ceil_mode=True)[0, 0]
@@ -152,12 +154,18 @@ def render_palette(
     folded = field.palette.of_gaussians(field.decoder)
     if folded is not None:
         matrix, bias = (part.to(model.means) for part in folded)
-        output = _rasterize(model, camera, antialiased, near, colors=field.features.to(model.means) @ matrix)
+        output = rasterize_view(
+            model,
+            camera,
+            antialiased=antialiased,
+            near=near,
+            colors=field.features.to(model.means) @ matrix,
+        )
         return palette_picture(output.color[0] + output.alpha[0][..., None] * bias, output.alpha[0])
     rendered = render_features(model, field, camera, antialiased=antialiased, near=near)
     colors = field.palette.colors(decoded_solid(field, rendered)).clamp(0, 1)
     colors = enlarged(colors, rendered.cells_x, rendered.cells_y, camera.width, camera.height)
-    alpha = _rasterize(model, camera, antialiased, near).alpha[0]
+    alpha = rasterize_view(model, camera, antialiased=antialiased, near=near).alpha[0]
     return palette_picture(colors * alpha[..., None], alpha)
 
 
@@ -198,30 +206,3 @@ def enlarged(
         align_corners=False,
     )
     return sampled[0].permute(1, 2, 0)
-
-
-def _rasterize(
-    model: GaussianModel,
-    camera: Camera,
-    antialiased: bool,
-    near: float,
-    *,
-    colors: Tensor | None = None,  # [N, 3]
-    features: Tensor | None = None,  # [N, c]
-    feature_cell: int = 1,
-) -> RenderOutput:
-    return rasterize(
-        model.means,
-        model.quats,
-        model.scales,
-        model.opacities,
-        camera.cam_from_world.to(model.means)[None],
-        camera.K.to(model.means)[None],
-        camera.width,
-        camera.height,
-        colors=colors,
-        features=features,
-        feature_cell=feature_cell,
-        antialiased=antialiased,
-        near=near,
-    )

@@ -1,5 +1,7 @@
 """Rendering one view of a model."""
 
+from typing import Any
+
 from torch import Tensor
 
 from feature_gs.gaussians import GaussianModel
@@ -39,16 +41,9 @@ def render(
         >>> output.color.shape
         torch.Size([1, 300, 400, 3])
     """
-    device = model.means.device
-    return rasterize(
-        model.means,
-        model.quats,
-        model.scales,
-        model.opacities,
-        camera.cam_from_world.to(device)[None],
-        camera.K.to(device)[None],
-        camera.width,
-        camera.height,
+    return rasterize_view(
+        model,
+        camera,
         sh=(model.sh_dc, model.sh_rest),
         background=background,
         antialiased=antialiased,
@@ -57,4 +52,28 @@ def render(
         feature_cell=feature_cell or 1,
         features_move_geometry=features_move_geometry,
         cell_weights=feature_cell is not None,
+    )
+
+
+def rasterize_view(model: GaussianModel, camera: Camera, **options: Any) -> RenderOutput:
+    """Rasterizes the geometry of a model from one view; colours and all else are `rasterize`'s keywords.
+
+    Args:
+        model: The Gaussians. They decide the device.
+        camera: The view.
+        **options: Keyword arguments of `rasterize`: `sh`, `colors`, `features`, `near`, ...
+
+    Returns:
+        A batch of one view.
+    """
+    return rasterize(
+        model.means,
+        model.quats,
+        model.scales,
+        model.opacities,
+        camera.cam_from_world.to(model.means)[None],
+        camera.K.to(model.means)[None],
+        camera.width,
+        camera.height,
+        **options,
     )
