@@ -163,7 +163,8 @@ class _Passes:
 def as_rows(teacher_map: TeacherMap, grid: FeatureGrid, device: torch.device) -> Tensor:
     """A map with its channels last, float32, without slivers of cells beyond the grid. [h, w, C]"""  # noqa: D415
     features = teacher_map.features[:, : grid.rows, : grid.columns]
-    return features.to(device).permute(1, 2, 0).float().contiguous()
+    rows = features.to(device).permute(1, 2, 0)
+    return rows.to(torch.float32, memory_format=torch.contiguous_format)  # one pass
 
 
 def middle_cell(sizes: Sequence[tuple[float, float]]) -> tuple[float, float]:

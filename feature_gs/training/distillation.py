@@ -155,14 +155,14 @@ class Distillation:
         if not lesson.rendered.requires_grad:
             lesson.rendered.requires_grad_()
         lesson.rendered.retain_grad()
-        decoded = self.decoder(lesson.rendered)[:, : lesson.target.shape[1], : lesson.target.shape[2]]
+        decoded = _inside(self.decoder(lesson.rendered), lesson.target)
         if config.feature_loss == "l1":
             difference = mean_absolute_error(decoded, lesson.target)
         else:
             cosine = F.cosine_similarity(decoded, lesson.target, dim=-1)
             # The gradient of a direction is as 1 / length: cells that show nothing would outweigh the rest.
-            opacity = lesson.cells.blend(features.new_ones(len(features), 1)).detach()[..., 0]
-            opacity = opacity[:, : lesson.target.shape[1], : lesson.target.shape[2]]
+            opacity = lesson.cells.blend(features.new_ones(len(features), 1)).detach()
+            opacity = _inside(opacity, lesson.target)[..., 0]
             difference = 1 - (opacity * cosine).sum() / opacity.sum().clamp_min(1e-12)
         return config.feature_weight * difference
 
@@ -173,9 +173,10 @@ class Distillation:
         gradient = lesson.rendered.grad
         if gradient is None:  # the features take no part in the loss, e.g. with --feature_weight 0
             return
-        size = gradient[:, : lesson.target.shape[1], : lesson.target.shape[2]].square().mean().sqrt()
+        inside = _inside(gradient, lesson.target)
+        size = torch.linalg.vector_norm(inside).item() / math.sqrt(inside.numel())
         if size > 0:
-            rate = self._rate(iteration) * self.scale / size.item()
+            rate = self._rate(iteration) * self.scale / size
             lesson.cells.accumulate(self.model.features.data, gradient, -rate, floor=_LEAST_WEIGHT)
         if self.adam is not None:
             self.adam.step()
@@ -311,3 +312,9 @@ class Distillation:
 
     def _cell(self) -> tuple[float, float]:
         return middle_cell([cell_size(self.teacher.load(view), view.camera) for view in self.scene.train])
+
+
+def _inside(maps: Tensor, target: Tensor) -> Tensor:  # [1, h', w', c], [1, h, w, C]
+    """The cells of rendered maps that a teacher's map covers; cut only where needed: a cut costs a copy."""
+    rows, columns = target.shape[1:3]
+    return maps if maps.shape[1:3] == (rows, columns) else maps[:, :rows, :columns]
