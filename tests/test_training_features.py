@@ -219,8 +219,15 @@ def test_the_teachers_grid_as_the_size_of_the_photos(scene: Path, tmp_path: Path
     assert field_of(tmp_path / "out", 12).cell == (1.0, 1.0)
 
 
+def all_tensors() -> list[Tensor]:
+    """Those with data; other tests leave stand-ins without, by torch.compile."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if type(thing) in (Tensor, torch.nn.Parameter)]
+
+
 def test_features_have_neither_gradient_nor_moments(scene: Path, tmp_path: Path) -> None:
     """After steps with and without densification the only tensor of N x C numbers is the features."""
+    others = {id(tensor): tensor for tensor in all_tensors()}  # held, so that no number is given out again
     trainer = start(scene, tmp_path)
     views = trainer.scene.train
     for i in range(18):
@@ -228,9 +235,7 @@ def test_features_have_neither_gradient_nor_moments(scene: Path, tmp_path: Path)
     model = trainer.model
     assert model.features is not None and model.features.grad is None
     size = len(model) * CHANNELS
-    gc.collect()
-    kinds = (Tensor, torch.nn.Parameter)  # and not the stand-ins without data that torch.compile leaves
-    tensors = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    tensors = [tensor for tensor in all_tensors() if id(tensor) not in others]
     large = {tensor.data_ptr() for tensor in tensors if tensor.numel() == size}
     assert large == {model.features.data_ptr()}
     assert "features" not in trainer.optimizer.state_dict()
