@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from feature_gs.cli.main import main
-from feature_gs.cli.trained import load_trained
 from feature_gs.evaluation.lpips import default_weights
 from feature_gs.gaussians import GaussianModel
 from feature_gs.scenes import Camera, write_cameras_json
 from feature_gs.training.config import TrainConfig
+from feature_gs.training.trained import load_trained
 
 WIDTH, HEIGHT = 33, 26
 NAMES = [f"{side}/{index}.jpg" for index in range(4) for side in ("left", "right")]

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from tiny_scenes import NAMES, write_colmap_scene
 
 from feature_gs.cli.main import main
-from feature_gs.cli.trained import load_trained
 from feature_gs.features.decoders import make_decoder
 from feature_gs.features.field import FeatureField
 from feature_gs.features.rendering import decoded
@@ -21,6 +20,7 @@ from feature_gs.features.teacher import TeacherStore, write_map, write_meta
 from feature_gs.gaussians import GaussianModel
 from feature_gs.scenes import load_scene, write_cameras_json
 from feature_gs.training.config import TrainConfig
+from feature_gs.training.trained import load_trained
 
 WIDTH, HEIGHT, CELL = 32, 24, 8
 CHANNELS = 7

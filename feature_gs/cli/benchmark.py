@@ -153,8 +153,8 @@ def random_splats(count: int, width: int, height: int, dense: bool) -> Splats:
 
 def model_splats(model_path: Path) -> Splats:
     """A trained scene as its first camera sees it."""
-    from feature_gs.cli.trained import load_trained
     from feature_gs.scenes import read_cameras_json
+    from feature_gs.training.trained import load_trained
 
     trained = load_trained(model_path)
     camera = read_cameras_json(model_path / "cameras.json")["train"][0]

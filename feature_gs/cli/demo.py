@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import tyro
 
-from feature_gs.cli.trained import Trained, load_trained, ply_path
 from feature_gs.errors import UserError
 from feature_gs.evaluation import feature_cosines
 from feature_gs.features.field import FeatureField
@@ -28,6 +27,7 @@ from feature_gs.rendering.video import check_ffmpeg, write_video
 from feature_gs.scenes import Scene, load_scene
 from feature_gs.scenes.procedural import write_demo_scene
 from feature_gs.training import TrainConfig, train
+from feature_gs.training.trained import Trained, load_trained, ply_path
 
 # Lists the files of a demo scene with their sizes; written last, so that its presence means: all was written.
 _MARK = "demo.json"

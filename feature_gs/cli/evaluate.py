@@ -7,7 +7,6 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from feature_gs.cli.trained import SPLITS, Trained, load_trained
 from feature_gs.errors import UserError
 from feature_gs.evaluation import (
     Lpips,
@@ -21,6 +20,7 @@ from feature_gs.evaluation import (
 )
 from feature_gs.features.teacher import TeacherStore, find_teacher
 from feature_gs.scenes import View
+from feature_gs.training.trained import SPLITS, Trained, load_trained
 
 
 @dataclass(frozen=True)

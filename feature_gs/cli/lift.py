@@ -25,7 +25,6 @@ from torch import nn
 from tqdm import tqdm
 
 from feature_gs.cli.lift_settings import LiftConfig
-from feature_gs.cli.trained import SPLITS, Trained, load_trained, ply_path
 from feature_gs.errors import UserError
 from feature_gs.features.decoders import Decoder, check_channels, pca_decoder
 from feature_gs.features.field import FeatureField, field_path
@@ -37,6 +36,7 @@ from feature_gs.scenes import View, load_scene, write_cameras_json
 from feature_gs.training import TrainConfig
 from feature_gs.training.folder import make_folder
 from feature_gs.training.teaching import at_teacher_size, open_teacher
+from feature_gs.training.trained import SPLITS, Trained, load_trained, ply_path
 
 _ITERATIONS = 5
 

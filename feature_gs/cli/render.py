@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from feature_gs.cli.render_features import TeacherFigures, write_features
 from feature_gs.cli.render_pictures import PictureWriter, picture_names
-from feature_gs.cli.trained import Trained, load_trained
 from feature_gs.errors import UserError
 from feature_gs.features.comparison import Patch
 from feature_gs.features.field import FeatureField
@@ -32,6 +31,7 @@ from feature_gs.rendering.camera_path import between_views, interpolate_path
 from feature_gs.rendering.colormap import Picture
 from feature_gs.rendering.video import check_ffmpeg, write_video
 from feature_gs.scenes import Camera, View
+from feature_gs.training.trained import Trained, load_trained
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from feature_gs.cli.render_pictures import picture_names
-from feature_gs.cli.trained import Trained
 from feature_gs.errors import UserError
 from feature_gs.features.comparison import Comparison, Patch, cell_to_compare
 from feature_gs.features.field import FeatureField
@@ -21,6 +20,7 @@ from feature_gs.features.teacher import TeacherStore, find_teacher, write_map, w
 from feature_gs.rendering.colormap import Picture
 from feature_gs.rendering.pictures import save_picture
 from feature_gs.scenes import Camera, View
+from feature_gs.training.trained import Trained
 
 
 def write_features(

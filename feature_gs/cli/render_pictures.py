@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from feature_gs.cli.trained import Trained
 from feature_gs.files import atomic_write
 from feature_gs.rasterizer import RenderOutput
 from feature_gs.rendering.colormap import DepthRange, Picture, depth_colors
 from feature_gs.rendering.pictures import depth_scale_for, depth_to_uint16, save_picture, to_uint8
 from feature_gs.scenes import Camera, View
+from feature_gs.training.trained import Trained
 
 _PROBES = 12  # views that decide the range of depths of a run
 _FAR_MARGIN = 3.0  # 16-bit depth reaches this many times as far as the colours
