@@ -1,0 +1,1 @@
+"""Questions to a trained scene: a point, a box, a patch, words, or everything."""
