@@ -1,4 +1,4 @@
-"""Imports timm, also where torchvision was built for another torch than the one installed."""
+"""Imports packages that need torchvision, also where it was built for another torch than ours."""
 
 import importlib
 import sys
@@ -10,20 +10,25 @@ _registered: list[torch.library.Library] = []  # alive as long as the process: t
 
 
 def import_timm() -> ModuleType:
-    """The module timm. Takes seconds the first time, so call it only when a model of timm is wanted.
+    """The module timm. Takes seconds the first time, so call it only when a model of timm is wanted."""
+    return import_with_torchvision("timm")
 
-    Beside a CPU-only torch the registries install a torchvision whose compiled operators do not load. timm
-    uses none of them, but torchvision stops its own import when it finds their schemas missing. Naming the
-    two schemas is all it takes.
+
+def import_with_torchvision(name: str) -> ModuleType:
+    """A module that imports torchvision without using its compiled operators.
+
+    Beside a CPU-only torch the registries install a torchvision whose compiled operators do not load, and
+    torchvision stops its own import when it finds their schemas missing. Naming the two schemas is all it
+    takes.
     """
-    if "timm" not in sys.modules:
+    if name not in sys.modules:
         try:
             importlib.import_module("torchvision")
         except RuntimeError as error:
             if "torchvision::nms" not in str(error):
                 raise
             _name_the_operators()
-    return importlib.import_module("timm")
+    return importlib.import_module(name)
 
 
 def _name_the_operators() -> None:
