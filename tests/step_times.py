@@ -18,6 +18,7 @@ import torch
 
 from feature_gs.features.teacher import TeacherStore
 from feature_gs.gaussians.order import spatial_order
+from feature_gs.rasterizer.device import compute_device
 from feature_gs.scenes import load_scene
 from feature_gs.training import TrainConfig
 from feature_gs.training.checkpoint import load_checkpoint
@@ -58,14 +59,16 @@ def main() -> None:
             if options.gaussians:
                 rows = rows.repeat(-(-options.gaussians // len(rows)))[: options.gaussians].sort().values
             runs[kind].optimizer.restructure(rows)
-        photos = PhotoQueue(scene.train, 0, torch.device("cpu"))
+        device = compute_device()
+        photos = PhotoQueue(scene.train, 0, torch.device("cpu"), device, teacher.load)
         seconds: dict[str, list[float]] = {kind: [] for kind in runs}
         first = next(iter(runs.values())).iteration + 1
         for iteration in range(first, first + WARM_UP + options.steps):
-            view, target = photos.get(iteration)
+            view, target, teacher_map = photos.get(iteration)
             for kind, trainer in runs.items():
                 start = time.perf_counter()
-                trainer.step(view, target)
+                trainer.step(view, target, teacher_map)
+                _wait(device)
                 seconds[kind].append(time.perf_counter() - start)
         photos.close()
     medians = {kind: 1e3 * statistics.median(times[WARM_UP:]) for kind, times in seconds.items()}
@@ -75,6 +78,11 @@ def main() -> None:
         line += f", joint / colour {medians['joint'] / medians['colour']:.3f}"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"C = {teacher.channels}, {count:,} Gaussians: {line}; peak memory {peak:.0f} MiB")
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Rendering one view of a model."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -66,14 +67,28 @@ def rasterize_view(model: GaussianModel, camera: Camera, **options: Any) -> Rend
     Returns:
         A batch of one view.
     """
+    cam_from_world, K = _camera_tensors(camera, model.means)
     return rasterize(
         model.means,
         model.quats,
         model.scales,
         model.opacities,
-        camera.cam_from_world.to(model.means)[None],
-        camera.K.to(model.means)[None],
+        cam_from_world,
+        K,
         camera.width,
         camera.height,
         **options,
     )
+
+
+_uploaded: WeakKeyDictionary[Camera, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+
+def _camera_tensors(camera: Camera, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose [1, 4, 4] and intrinsics [1, 3, 3] beside `like`; uploaded once, since that waits for the GPU."""
+    if like.device == camera.K.device:
+        return camera.cam_from_world.to(like)[None], camera.K.to(like)[None]
+    found = _uploaded.get(camera)
+    if found is None or found[0].device != like.device or found[0].dtype != like.dtype:
+        found = _uploaded[camera] = camera.cam_from_world.to(like)[None], camera.K.to(like)[None]
+    return found

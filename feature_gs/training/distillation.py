@@ -34,6 +34,7 @@ from feature_gs.rasterizer import CellWeights, RenderOutput
 from feature_gs.scenes import Scene, View
 from feature_gs.training.config import TrainConfig
 from feature_gs.training.losses import mean_absolute_error
+from feature_gs.training.optimizer import block
 from feature_gs.training.schedule import Schedule, position_rate
 
 _SAMPLED_VIEWS = 12  # whose maps tell the teacher's size
@@ -94,9 +95,10 @@ class Distillation:
         self._start = iteration
         self._field: FeatureField | None = None
         self._maps: dict[str, TeacherMap] = {}  # read once; their pixels stay in the files, memory-mapped
+        self._grids: dict[str, FeatureGrid] = {}
         self.decoder = self._decoder()
         named = [{"params": [tensor], "name": name} for name, tensor in self.decoder.named_parameters()]
-        self.adam = torch.optim.Adam(named, lr=config.decoder_lr) if named else None
+        self.adam = torch.optim.Adam(named, lr=config.decoder_lr, fused=True) if named else None
         self.scale = self._scale()
         self.cell = self._cell()
         if self.joint:
@@ -120,17 +122,34 @@ class Distillation:
         """Whether the step of this iteration trains features."""
         return self.joint and iteration > self.begins
 
-    def lesson(self, view: View, iteration: int) -> Lesson | None:
-        """What the step of this iteration teaches; None when it teaches nothing."""
+    def map_of(self, view: View) -> TeacherMap:
+        """The teacher's map of a view, its file read once.
+
+        Raises:
+            UserError: It is missing or damaged.
+        """
+        if view.camera.name not in self._maps:
+            self._maps[view.camera.name] = self.teacher.load(view)
+        return self._maps[view.camera.name]
+
+    def lesson(self, view: View, iteration: int, teacher_map: TeacherMap | None = None) -> Lesson | None:
+        """What the step of this iteration teaches; None when it teaches nothing.
+
+        Args:
+            view: The photo's view.
+            iteration: The step.
+            teacher_map: The view's map where it is at hand already; None reads it.
+        """
         self._field = None
         if not self.teaches_at(iteration):
             return None
         if iteration == self.begins + 1 and self.config.features == "lift+joint":
             self._start_from_lifting()
-        teacher_map = self._maps.get(view.camera.name)
-        if teacher_map is None:
-            teacher_map = self._maps[view.camera.name] = self.teacher.load(view)
-        grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
+        teacher_map = teacher_map or self.map_of(view)
+        grid = self._grids.get(view.camera.name)
+        if grid is None:
+            grid = grid_for(view.camera, *cell_size(teacher_map, view.camera))
+            self._grids[view.camera.name] = grid
         return Lesson(view, grid, as_rows(teacher_map, grid, self.model.means.device)[None])
 
     def loss(self, lesson: Lesson, output: RenderOutput) -> Tensor:
@@ -167,18 +186,26 @@ class Distillation:
         return config.feature_weight * difference
 
     @torch.no_grad()
-    def step(self, lesson: Lesson, iteration: int) -> None:
-        """Moves features and decoder after `backward`."""
+    def step(self, lesson: Lesson, iteration: int, blocked: Tensor | None = None) -> None:
+        """Moves features and decoder after `backward`.
+
+        Args:
+            lesson: What `loss` was made of.
+            iteration: The step.
+            blocked: One number on the model's device; nothing moves while it is more than 0.
+        """
         assert lesson.cells is not None and lesson.rendered is not None and self.model.features is not None
         gradient = lesson.rendered.grad
         if gradient is None:  # the features take no part in the loss, e.g. with --feature_weight 0
             return
         inside = _inside(gradient, lesson.target)
-        size = torch.linalg.vector_norm(inside).item() / math.sqrt(inside.numel())
-        if size > 0:
-            rate = self._rate(iteration) * self.scale / size
-            lesson.cells.accumulate(self.model.features.data, gradient, -rate, floor=_LEAST_WEIGHT)
+        size = torch.linalg.vector_norm(inside) / math.sqrt(inside.numel())
+        still = size == 0 if blocked is None else (size == 0) | (blocked > 0)
+        gradient.div_(torch.where(still, 1, size)).masked_fill_(still, 0)
+        rate = self._rate(iteration) * self.scale
+        lesson.cells.accumulate(self.model.features.data, gradient, -rate, floor=_LEAST_WEIGHT)
         if self.adam is not None:
+            block(self.adam, blocked)
             self.adam.step()
             self.adam.zero_grad(set_to_none=True)
 
@@ -259,7 +286,9 @@ class Distillation:
             for group in self.adam.param_groups:
                 parameter, prefix = group["params"][0], f"adam.{group['name']}."
                 moments = {
-                    key.removeprefix(prefix): state[key].clone() for key in state if key.startswith(prefix)
+                    key.removeprefix(prefix): state[key].to(parameter.device, copy=True)
+                    for key in state
+                    if key.startswith(prefix)
                 }
                 for key in ("exp_avg", "exp_avg_sq"):
                     if moments and (key not in moments or moments[key].shape != parameter.shape):

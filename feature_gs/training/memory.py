@@ -1,7 +1,10 @@
-"""Keeps memory that a step has freed for the next step."""
+"""Memory: kept from one step to the next, and what to do where it does not suffice."""
 
 import ctypes
 import sys
+from pathlib import Path
+
+from feature_gs.training.config import TrainConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 _KEEP = 1 << 30  # bytes at the top of the heap
@@ -21,3 +24,29 @@ def keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, _KEEP)
+
+
+def advice_on_memory(config: TrainConfig, iteration: int, gaussians: int, folder: Path) -> str:
+    """The message to stop with when the GPU's memory is full: what takes it, and what to lower.
+
+    Args:
+        config: The settings of the run.
+        iteration: Steps done.
+        gaussians: How many there are.
+        folder: The model folder.
+    """
+    flags = [f"--densify_grad_threshold {2 * (config.densify_grad_threshold or 2e-4):g} (fewer Gaussians)"]
+    if config.strategy == "mcmc":
+        flags = [f"--cap_max {max(1, gaussians // 2)} (fewer Gaussians)"]
+    flags += ["-r 2 (smaller photos)"]
+    if config.data_device == "cuda":
+        flags += ["--data_device cpu (photos stay in the main memory)"]
+    if config.foundation_model:
+        channels = max(1, (config.feature_dim or 64) // 4)
+        flags += [f"--decoder linear --feature_dim {channels} (fewer channels)"]
+    return (
+        f"iteration {iteration + 1}: the GPU's memory does not suffice for {gaussians:,} Gaussians.\n"
+        f"  Lower what it has to hold: {', '.join(flags)}.\n"
+        f"  Checkpoints in {folder / 'checkpoints'} are whole; --resume goes on from the newest. "
+        "`CUDA_VISIBLE_DEVICES=` (empty) trains on the CPU."
+    )

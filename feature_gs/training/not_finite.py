@@ -1,25 +1,84 @@
 """NaN and infinity: noticing them before they reach the model, and saying where they came from."""
 
 import torch
+from torch import Tensor
 
 from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
 
 _SMALL_PARAMETERS = ("means", "log_scales", "logit_opacities", "sh_dc")
+_EVERY = 10  # steps between two looks at a verdict that lies on a GPU
+_GRADIENT, _LOSS = 1, 2
 
 
 class NotFiniteError(UserError):
-    """The loss or a gradient is NaN or infinite."""
+    """The loss or a gradient is NaN or infinite.
 
-
-def gradients_are_finite(model: GaussianModel) -> bool:
-    """Whether no gradient holds a NaN or an infinity.
-
-    The rotations' and the higher SH bands' need no look: they pass through the same gradients of the
-    covariances and colours as those of the scales and the constant band.
+    Attributes:
+        iteration: The step that brought it; the model is as it was before that step.
     """
-    sums = [grad.sum() for name in _SMALL_PARAMETERS if (grad := getattr(model, name).grad) is not None]
-    return not sums or bool(torch.isfinite(torch.stack(sums).sum()))
+
+    def __init__(self, message: str, iteration: int) -> None:
+        super().__init__(message)
+        self.iteration = iteration
+
+
+class FiniteGuard:
+    """Keeps a loss or gradient that is not finite from reaching the model.
+
+    On the CPU the verdict on every step is read at once. On a GPU, where reading means waiting, it stays
+    there and blocks the step and all that follow (`blocked`); it is read every tenth step.
+
+    Attributes:
+        blocked: On a GPU more than 0 from the first bad step on; None on the CPU, where that step raises.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._every = 1 if device.type == "cpu" else _EVERY
+        # The first fault: its kind (0: none yet), the iteration, the loss.
+        self._fault = torch.zeros(3, device=device)
+        self._views: dict[int, str] = {}
+        self.blocked: Tensor | None = None if device.type == "cpu" else self._fault[0]
+
+    @torch.no_grad()
+    def look(self, model: GaussianModel, loss: Tensor, iteration: int, view: str) -> None:
+        """Judges a step after its backward pass.
+
+        The gradients of rotations and higher SH bands need no look: they pass through the same gradients of
+        the covariances and colours as those of the scales and the constant band.
+
+        Args:
+            model: The Gaussians with their gradients.
+            loss: The loss, one number.
+            iteration: The step, for the message.
+            view: Name of the photo, for the message.
+        """
+        sums = [grad.sum() for name in _SMALL_PARAMETERS if (grad := getattr(model, name).grad) is not None]
+        good_gradients = torch.isfinite(torch.stack([loss * 0, *sums]).sum())
+        kind = torch.where(torch.isfinite(loss), _GRADIENT * (1 - good_gradients.float()), _LOSS)
+        fault = torch.stack([kind, torch.full_like(kind, iteration), loss])
+        self._fault.copy_(torch.where(self._fault[0] > 0, self._fault, fault))
+        self._views[iteration] = view
+
+    def check(self, model: GaussianModel, iteration: int, *, at_once: bool = False) -> None:
+        """Reads the verdict where it is due.
+
+        Args:
+            model: The Gaussians, to name the likely cause.
+            iteration: The step looked at last.
+            at_once: Read it whatever that costs.
+
+        Raises:
+            NotFiniteError: A step since the last look was bad.
+        """
+        if not at_once and iteration % self._every:
+            return
+        kind, first, loss = self._fault.tolist()
+        if kind:
+            what = f"the loss is {loss}" if kind == _LOSS else "a gradient is not finite"
+            first = int(first)
+            raise NotFiniteError(explain(model, first, self._views[first], what), first)
+        self._views.clear()
 
 
 def explain(model: GaussianModel, iteration: int, view: str, what: str) -> str:

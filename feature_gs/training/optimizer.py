@@ -17,16 +17,21 @@ class GaussianOptimizer:
     Args:
         model: The Gaussians. The optimiser replaces their parameters when rows come and go.
         rates: Learning rate by parameter name; a parameter without one is not trained.
+        blocked: One number on the model's device; steps do nothing while it is more than 0.
     """
 
-    def __init__(self, model: GaussianModel, rates: Mapping[str, float]) -> None:
+    def __init__(
+        self, model: GaussianModel, rates: Mapping[str, float], blocked: Tensor | None = None
+    ) -> None:
         self.model = model
+        self.blocked = blocked
         groups = [
             {"params": [parameter], "lr": rates[name], "name": name}
             for name, parameter in model.named_parameters()
             if name in rates
         ]
         self.adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        block(self.adam, blocked)
 
     def step(self) -> None:
         """Moves the parameters along their gradients, then forgets the gradients."""
@@ -120,7 +125,9 @@ class GaussianOptimizer:
         """
         for group in self.adam.param_groups:
             parameter = group["params"][0]
-            state = dict(states.get(group["name"], {}))
+            state = {
+                key: tensor.to(parameter.device) for key, tensor in states.get(group["name"], {}).items()
+            }
             for key in _MOMENTS:
                 if key in state and state[key].shape != parameter.shape:
                     shapes = f"{list(parameter.shape)}, got {list(state[key].shape)}"
@@ -133,6 +140,12 @@ class GaussianOptimizer:
             if group["name"] == name:
                 return group
         raise KeyError(f"{name} is not trained")
+
+
+def block(adam: torch.optim.Adam, blocked: Tensor | None) -> None:
+    """Lets a fused Adam do nothing while `blocked`, a number on its device, is more than 0."""
+    if blocked is not None:
+        adam.found_inf = blocked  # type: ignore[attr-defined]  # what torch's GradScaler sets
 
 
 def _regrouped(values: Tensor, kept: Tensor, added: Tensor | None) -> Tensor:

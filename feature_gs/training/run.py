@@ -8,6 +8,7 @@ import torch
 
 from feature_gs.errors import UserError
 from feature_gs.features.teacher import TeacherStore
+from feature_gs.rasterizer.device import compute_device
 from feature_gs.scenes import Scene, load_scene, write_cameras_json
 from feature_gs.training.checkpoint import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from feature_gs.training.config import TrainConfig
@@ -33,8 +34,11 @@ def train(config: TrainConfig) -> Path:
     """
     config.check()
     folder = model_folder(config.model_path, config.source_path)
-    if config.data_device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--data_device cuda: torch finds no CUDA device. Use --data_device cpu.")
+    if config.data_device == "cuda" and compute_device().type != "cuda":
+        reason = (
+            "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no CUDA device"
+        )
+        raise UserError(f"--data_device cuda: {reason}. Use --data_device cpu.")
     if not config.source_path:
         raise UserError("which photos? Name the folder of a scene: -s path/to/scene")
     inside = folder.resolve() in Path(config.start_checkpoint).resolve().parents

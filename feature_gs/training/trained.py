@@ -12,6 +12,7 @@ from feature_gs.features.field import FeatureField, field_path
 from feature_gs.features.rendering import FeatureMap, fit_field_palette, render_features, render_palette
 from feature_gs.gaussians import GaussianModel
 from feature_gs.rasterizer import RenderOutput
+from feature_gs.rasterizer.device import compute_device
 from feature_gs.rendering import render
 from feature_gs.rendering.colormap import Picture
 from feature_gs.scenes import Camera, Scene, View, load_scene, read_cameras_json
@@ -120,13 +121,14 @@ def load_trained(model_path: Path, iteration: int = -1) -> Trained:
     config = TrainConfig.load(model_path / "config.json")
     cameras = read_cameras_json(model_path / "cameras.json")
     iteration = find_iteration(model_path, iteration)
+    device = compute_device()
     return Trained(
         path=model_path,
         iteration=iteration,
         config=config,
         cameras=cameras,
-        model=GaussianModel.load_ply(ply_path(model_path, iteration)),
-        background=torch.full((3,), 1.0 if config.white_background else 0.0),
+        model=GaussianModel.load_ply(ply_path(model_path, iteration)).to(device),
+        background=torch.full((3,), 1.0 if config.white_background else 0.0, device=device),
     )
 
 

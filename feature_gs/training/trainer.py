@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from feature_gs.errors import UserError
 from feature_gs.features.field import field_path
+from feature_gs.features.maps import TeacherMap
 from feature_gs.features.teacher import TeacherStore
 from feature_gs.gaussians import GaussianModel
 from feature_gs.gaussians.order import spatial_order
+from feature_gs.rasterizer.device import compute_device
 from feature_gs.rendering import render
 from feature_gs.scenes import Scene, View
 from feature_gs.training.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
@@ -22,10 +24,11 @@ from feature_gs.training.folder import ply_path
 from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
 from feature_gs.training.losses import photometric_loss
 from feature_gs.training.measure import measure, measure_features
-from feature_gs.training.not_finite import NotFiniteError, explain, gradients_are_finite
+from feature_gs.training.memory import advice_on_memory
+from feature_gs.training.not_finite import FiniteGuard, NotFiniteError
 from feature_gs.training.optimizer import GaussianOptimizer
 from feature_gs.training.progress import Curves, Progress
-from feature_gs.training.sampling import PhotoQueue
+from feature_gs.training.sampling import Maps, PhotoQueue
 from feature_gs.training.schedule import Schedule, position_rate
 
 _STRATEGIES: dict[str, type[Strategy]] = {"default": DefaultStrategy, "mcmc": McmcStrategy}
@@ -43,6 +46,7 @@ class Trainer:
         folder: The model folder.
         teacher: Maps of features to teach; None teaches colours only.
         checkpoint: Where to go on; None starts from the scene's points.
+        device: Where to train; None: where the rasterizer is fastest.
 
     Raises:
         UserError: The checkpoint does not fit together.
@@ -56,28 +60,32 @@ class Trainer:
         folder: Path,
         teacher: TeacherStore | None = None,
         checkpoint: Checkpoint | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.config = config
         self.schedule = schedule
         self.scene = scene
         self.folder = folder
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.device = device = device or compute_device()
+        self.generator = torch.Generator(device).manual_seed(config.seed)
         self.iteration = 0
         self.seconds = 0.0
         strategy = _STRATEGIES[config.strategy]
         if checkpoint is None:
-            self.model = GaussianModel.from_points(scene.points, scene.point_colors, config.sh_degree)
+            points, colors = scene.points.to(device), scene.point_colors.to(device)
+            self.model = GaussianModel.from_points(points, colors, config.sh_degree)
         else:
-            self.model = checkpoint.restore_model()
+            self.model = checkpoint.restore_model().to(device)
         self.distillation = None
         if teacher is not None:
             done = 0 if checkpoint is None else checkpoint.iteration
             self.distillation = Distillation(config, schedule, scene, teacher, self.model, done)
-        self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent))
+        self.guard = FiniteGuard(device)
+        self.optimizer = GaussianOptimizer(self.model, _rates(config, scene.extent), self.guard.blocked)
         self.strategy = strategy(config, schedule, self.optimizer, scene.extent, self.generator)
         if checkpoint is not None:
             self._restore(checkpoint)
-        self.background = torch.ones(3) if config.white_background else None
+        self.background = torch.ones(3, device=device) if config.white_background else None
 
     def run(self) -> None:
         """Trains up to `config.iterations`; measures and saves on the way.
@@ -90,51 +98,61 @@ class Trainer:
         config = self.config
         progress = Progress(self.iteration, config.iterations, config.quiet)
         curves = Curves(self.folder)
-        photos = PhotoQueue(self.scene.train, config.seed, torch.device(config.data_device))
+        photos = PhotoQueue(
+            self.scene.train, config.seed, torch.device(config.data_device), self.device, self._maps()
+        )
         started = time.perf_counter() - self.seconds
         try:
             with StopRequest() as stop:
                 while self.iteration < config.iterations:
-                    view, target = photos.get(self.iteration + 1)
-                    loss, image = self.step(view, target)
+                    view, target, teacher_map = photos.get(self.iteration + 1)
+                    loss, image = self.step(view, target, teacher_map)
                     if self.iteration % _SHOW_EVERY == 0 or self.iteration == config.iterations:
-                        psnr = _psnr(image, target)
-                        progress.advance((self.iteration - 1) % _SHOW_EVERY + 1, loss, psnr, len(self.model))
+                        value, psnr = loss.item(), _psnr(image, target)
+                        progress.advance((self.iteration - 1) % _SHOW_EVERY + 1, value, psnr, len(self.model))
                         if self.iteration % _RECORD_EVERY == 0:
                             count = float(len(self.model))
                             curves.add(
                                 self.iteration,
-                                {"train/loss": loss, "train/psnr": psnr, "gaussians": count},
+                                {"train/loss": value, "train/psnr": psnr, "gaussians": count},
                             )
                     if stop.signum is not None:
+                        self.guard.check(self.model, self.iteration, at_once=True)
                         self.seconds = time.perf_counter() - started
                         self.save_checkpoint()
                         self.save_ply(at_once=True)
                         raise TrainingInterrupted(stop.signum, self.iteration)
-                    if self._due():
+                    if self._due(self.iteration):
                         self.seconds = time.perf_counter() - started
                         self._visit(progress, curves)
                         started = time.perf_counter() - self.seconds
         except NotFiniteError as error:
-            self.seconds = time.perf_counter() - started
-            raise NotFiniteError(f"{error}\nThe state before it: {self.save_checkpoint()}") from error
+            self.seconds, self.iteration = time.perf_counter() - started, error.iteration - 1
+            message = f"{error}\nThe state before it: {self.save_checkpoint()}"
+            raise NotFiniteError(message, error.iteration) from error
+        except torch.OutOfMemoryError as error:
+            raise UserError(advice_on_memory(config, self.iteration, len(self.model), self.folder)) from error
         finally:
             photos.close()
             curves.close()
             progress.close()
 
-    def step(self, view: View, target: Tensor) -> tuple[float, Tensor]:
-        """One optimisation step on one photo.
+    def step(
+        self, view: View, target: Tensor, teacher_map: TeacherMap | None = None
+    ) -> tuple[Tensor, Tensor]:  # view, [1, H, W, 3]
+        """One optimisation step on one photo. On a GPU the host only waits where it must count Gaussians.
 
         Args:
             view: The photo's view.
             target: Its colours in [0, 1]. [1, H, W, 3]
+            teacher_map: The teacher's map of it where it is at hand already; None reads it.
 
         Returns:
-            The loss, and the rendered colours before the step, [1, H, W, 3] without gradient.
+            The loss, one number, and the rendered colours before the step, [1, H, W, 3] without gradient.
 
         Raises:
-            NotFiniteError: The loss or a gradient is not; the model is as it was before the step.
+            NotFiniteError: The loss or a gradient is not, here or on a GPU up to nine steps ago; the model is
+                as it was before that step.
             UserError: No Gaussian is left.
         """
         config = self.config
@@ -142,10 +160,9 @@ class Trainer:
         if self.schedule.raises_sh_at(iteration):
             self.optimizer.raise_sh_degree()
         self.optimizer.set_rate("means", self._position_rate(iteration))
-        target = target.to(self.model.means.device)
         watched = self.strategy.watches(iteration)
         distillation = self.distillation
-        lesson = None if distillation is None else distillation.lesson(view, iteration)
+        lesson = None if distillation is None else distillation.lesson(view, iteration, teacher_map)
         output = render(
             self.model,
             view.camera,
@@ -164,19 +181,17 @@ class Trainer:
             loss = loss + penalty
         if distillation is not None and lesson is not None:
             loss = loss + distillation.loss(lesson, output)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise NotFiniteError(explain(self.model, iteration, view.camera.name, f"the loss is {value}"))
         loss.backward()
-        if not gradients_are_finite(self.model):
-            raise NotFiniteError(explain(self.model, iteration, view.camera.name, "a gradient is not finite"))
+        self.guard.look(self.model, loss.detach(), iteration, view.camera.name)
+        densifies = self.schedule.densifies_at(iteration)
+        self.guard.check(self.model, iteration, at_once=densifies or self._due(iteration))
         if watched:
             self.strategy.observe(output)
         if distillation is not None and lesson is not None:
-            distillation.step(lesson, iteration)
+            distillation.step(lesson, iteration, self.guard.blocked)
         self.optimizer.step()
         self.strategy.after_step(iteration)
-        if self.schedule.densifies_at(iteration):
+        if densifies:
             self.optimizer.restructure(spatial_order(self.model.means.detach()))
         self.iteration = iteration
         if not len(self.model):
@@ -184,7 +199,7 @@ class Trainer:
                 f"iteration {iteration}: no Gaussian is left, all were removed as too transparent or too "
                 "large. Lower --min_opacity, or check that the poses and points belong to the photos."
             )
-        return value, output.color.detach()
+        return loss.detach(), output.color.detach()
 
     def save_ply(self, *, at_once: bool = False) -> Path:
         """Writes the PLY of the present iteration, and beside it the features if there are any.
@@ -231,7 +246,10 @@ class Trainer:
         try:
             self.optimizer.load_state_dict(checkpoint.optimizer)
             self.strategy.load_state_dict(checkpoint.strategy_state)
-            self.generator.set_state(checkpoint.generator)
+            if len(checkpoint.generator) == len(self.generator.get_state()):
+                self.generator.set_state(checkpoint.generator)
+            else:  # of another kind of device: its chance cannot be continued, only begun anew
+                self.generator.manual_seed(self.config.seed + checkpoint.iteration)
             if self.distillation is not None and checkpoint.distillation:
                 self.distillation.load_state_dict(checkpoint.distillation)
         except (ValueError, RuntimeError, TypeError, AttributeError) as error:
@@ -239,10 +257,17 @@ class Trainer:
         self.iteration = checkpoint.iteration
         self.seconds = checkpoint.seconds
 
-    def _due(self) -> bool:
+    def _due(self, iteration: int) -> bool:
         config = self.config
         named = (*config.test_iterations, *config.save_iterations, *config.checkpoint_iterations)
-        return self.iteration == config.iterations or self.iteration in named
+        return iteration == config.iterations or iteration in named
+
+    def _maps(self) -> Maps:
+        """Reads the maps of coming steps."""
+        distillation = self.distillation
+        if distillation is None:
+            return lambda view: None
+        return lambda view: distillation.map_of(view) if distillation.joint else None
 
     def _visit(self, progress: Progress, curves: Curves) -> None:
         """Saves and measures where the settings ask for it at this iteration."""

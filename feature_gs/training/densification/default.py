@@ -59,6 +59,8 @@ class DefaultStrategy(Strategy):
         assert source is not None and source.grad is not None
         height, width = output.color.shape[1:3]
         gradient = source.grad[0]
+        if self.optimizer.blocked is not None:
+            gradient = gradient.masked_fill(self.optimizer.blocked > 0, 0)
         self.gradient_sum += torch.hypot(gradient[:, 0] * (width / 2), gradient[:, 1] * (height / 2))
         self.views += output.radii[0] > 0
         if self.config.max_screen_size > 0:
@@ -127,7 +129,7 @@ class DefaultStrategy(Strategy):
             tensor = state.get(name)
             if tensor is None or tensor.shape != (len(self.model),):
                 raise ValueError(f"densification state {name} must be [{len(self.model)}]")
-            setattr(self, name, tensor.clone())
+            setattr(self, name, tensor.to(self.model.means.device, copy=True))
 
     def _scatter(self, added: dict[str, Tensor], parents: Tensor, clones: int) -> None:
         """Draws the children's places from their parents and shrinks them; they follow `clones` rows."""

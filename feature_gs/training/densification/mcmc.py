@@ -71,15 +71,22 @@ class McmcStrategy(Strategy):
     def add_noise(self) -> None:
         """Moves the nearly transparent Gaussians at random, within their own shape.
 
-        The others' noise, below 3e-9 of the full strength, is left out.
+        The others' noise, below 3e-9 of the full strength, is left out on the CPU; a GPU gives it them, as
+        counting the rest would mean waiting.
         """
-        faint = (self.model.opacities < _NEGLIGIBLE_NOISE_OPACITY).nonzero()[:, 0]
-        quats, scales = self.model.quats[faint], self.model.scales[faint]
-        gate = torch.sigmoid(-_NOISE_STEEPNESS * (self.model.opacities[faint] - _NOISE_OPACITY))
+        opacities, scales = self.model.opacities, self.model.scales
+        quats: Tensor = self.model.quats
+        faint = torch.arange(len(opacities), device=opacities.device)
+        if opacities.device.type == "cpu":
+            faint = (opacities < _NEGLIGIBLE_NOISE_OPACITY).nonzero()[:, 0]
+            opacities, quats, scales = opacities[faint], quats[faint], scales[faint]
+        gate = torch.sigmoid(-_NOISE_STEEPNESS * (opacities - _NOISE_OPACITY))
+        if self.optimizer.blocked is not None:
+            gate = gate.masked_fill(self.optimizer.blocked > 0, 0)
         strength = gate * self.config.noise_lr * self.optimizer.rate("means")
         draws = torch.randn(scales.shape, generator=self.generator, device=scales.device)
         # The covariance R S^2 R^T times a draw in world axes.
-        inverse = quats * quats.new_tensor([1, -1, -1, -1])
+        inverse = torch.cat([quats[:, :1], -quats[:, 1:]], dim=1)
         moved = rotate(quats, scales.square() * rotate(inverse, draws * strength[:, None]))
         self.model.means.index_add_(0, faint, moved)
 
