@@ -192,7 +192,7 @@ class Distillation:
         Args:
             lesson: What `loss` was made of.
             iteration: The step.
-            blocked: One number on the model's device; nothing moves while it is more than 0.
+            blocked: One number on the model's device; nothing moves while it is 1.
         """
         assert lesson.cells is not None and lesson.rendered is not None and self.model.features is not None
         gradient = lesson.rendered.grad

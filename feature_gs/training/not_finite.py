@@ -8,7 +8,6 @@ from feature_gs.gaussians import GaussianModel
 
 _SMALL_PARAMETERS = ("means", "log_scales", "logit_opacities", "sh_dc")
 _EVERY = 10  # steps between two looks at a verdict that lies on a GPU
-_GRADIENT, _LOSS = 1, 2
 
 
 class NotFiniteError(UserError):
@@ -30,13 +29,13 @@ class FiniteGuard:
     there and blocks the step and all that follow (`blocked`); it is read every tenth step.
 
     Attributes:
-        blocked: On a GPU more than 0 from the first bad step on; None on the CPU, where that step raises.
+        blocked: On a GPU 1 from the first bad step on, else 0; None on the CPU, where that step raises.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._every = 1 if device.type == "cpu" else _EVERY
-        # The first fault: its kind (0: none yet), the iteration, the loss.
-        self._fault = torch.zeros(3, device=device)
+        # The first fault: 1 once there is one, whether the loss is good, the iteration, the loss.
+        self._fault = torch.zeros(4, device=device)
         self._views: dict[int, str] = {}
         self.blocked: Tensor | None = None if device.type == "cpu" else self._fault[0]
 
@@ -54,9 +53,9 @@ class FiniteGuard:
             view: Name of the photo, for the message.
         """
         sums = [grad.sum() for name in _SMALL_PARAMETERS if (grad := getattr(model, name).grad) is not None]
-        good_gradients = torch.isfinite(torch.stack([loss * 0, *sums]).sum())
-        kind = torch.where(torch.isfinite(loss), _GRADIENT * (1 - good_gradients.float()), _LOSS)
-        fault = torch.stack([kind, torch.full_like(kind, iteration), loss])
+        good_loss = torch.isfinite(loss)
+        good = good_loss & torch.isfinite(torch.stack([loss, *sums]).sum())
+        fault = torch.stack([1 - good.float(), good_loss.float(), torch.full_like(loss, iteration), loss])
         self._fault.copy_(torch.where(self._fault[0] > 0, self._fault, fault))
         self._views[iteration] = view
 
@@ -73,10 +72,10 @@ class FiniteGuard:
         """
         if not at_once and iteration % self._every:
             return
-        kind, first, loss = self._fault.tolist()
-        if kind:
-            what = f"the loss is {loss}" if kind == _LOSS else "a gradient is not finite"
-            first = int(first)
+        bad, good_loss, iteration, loss = self._fault.tolist()
+        if bad:
+            what = "a gradient is not finite" if good_loss else f"the loss is {loss}"
+            first = int(iteration)
             raise NotFiniteError(explain(model, first, self._views[first], what), first)
         self._views.clear()
 

@@ -17,7 +17,7 @@ class GaussianOptimizer:
     Args:
         model: The Gaussians. The optimiser replaces their parameters when rows come and go.
         rates: Learning rate by parameter name; a parameter without one is not trained.
-        blocked: One number on the model's device; steps do nothing while it is more than 0.
+        blocked: One number on the model's device; steps do nothing while it is 1.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class GaussianOptimizer:
 
 
 def block(adam: torch.optim.Adam, blocked: Tensor | None) -> None:
-    """Lets a fused Adam do nothing while `blocked`, a number on its device, is more than 0."""
+    """Lets a fused Adam do nothing while `blocked`, a number on its device, is 1."""
     if blocked is not None:
         adam.found_inf = blocked  # type: ignore[attr-defined]  # what torch's GradScaler sets
 
