@@ -20,6 +20,7 @@ from feature_gs.errors import UserError
 
 ENTRY_POINTS = "feature_gs.encoders"
 _TIMM = "timm:"
+_WITH_WORDS = {"lseg": "lseg:LSeg", "maskclip": "maskclip:MaskClip"}  # module:Class in this folder
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # package.module:Class
 
 
@@ -198,7 +199,7 @@ def is_encoder_name(spec: str) -> bool:
 def _built_in() -> list[str]:
     from feature_gs.encoders.teachers import TEACHERS
 
-    return ["handcrafted", *TEACHERS]
+    return ["handcrafted", *TEACHERS, *_WITH_WORDS]
 
 
 def _maker(name: str) -> Callable[..., Any]:
@@ -207,20 +208,32 @@ def _maker(name: str) -> Callable[..., Any]:
         from feature_gs.encoders.handcrafted import Handcrafted
 
         return Handcrafted
+    if name in _WITH_WORDS:
+        return _import_class(f"{__package__}.{_WITH_WORDS[name]}", f"encoder {name}")
     if name in _built_in() or name.startswith(_TIMM):
         from feature_gs.encoders.timm_models import open_timm
 
         return partial(open_timm, name)
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            return _import_class(entry.value, f"encoder {name} of an installed package")
-    if _CLASS.fullmatch(name):
-        return _import_class(name, f"encoder {name}")
+    own = own_class(name)
+    if own is not None:
+        return own
     names = encoder_names()
     raise UserError(
         f"there is no encoder {name!r}.{suggestion(name, names)}\n  Encoders: {', '.join(names)}; "
         f"also timm:MODEL for any model of timm, and package.module:Class for your own."
     )
+
+
+def own_class(name: str) -> Callable[..., Any] | None:
+    """The class behind a name that an installed package brings, or behind `package.module:Class`, or None.
+
+    Raises:
+        UserError: It cannot be imported, or is no class of an encoder.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            return _import_class(entry.value, f"encoder {name} of an installed package")
+    return _import_class(name, f"encoder {name}") if _CLASS.fullmatch(name) else None
 
 
 def _import_class(path: str, what: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""What all networks of timm share: photo in, weights in, averaging over mirrored and scaled copies."""
+"""What all networks share: photo in, weights in, averaging over mirrored and scaled copies."""
 
 import sys
 from abc import abstractmethod
@@ -19,19 +19,21 @@ from feature_gs.encoders.picture import cells_along, network_input
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model of timm before it has weights.
+    """A network before it has weights.
 
     Attributes:
         name: What the user calls it.
         model: The network, random.
-        config: timm's `PretrainedCfg`.
+        config: timm's `PretrainedCfg`, or `weights.Published`.
         size: Long side of the input by default, pixels; None lets the encoder choose.
+        library: Whose network it is, for the description kept with the maps.
     """
 
     name: str
     model: Any
     config: Any
     size: int | None
+    library: str = "timm"
 
 
 def scale_factors(text: str) -> tuple[float, ...]:
@@ -88,11 +90,10 @@ class NetworkEncoder(Encoder):
         super().__init__(weights, options, device)
         self._prepare(architecture)
         path = weights_file.find_weights(self.name, config, weights)
-        state = weights_file.read_weights(path)
-        weights_file.fit_weights(self.model, _as_timm_has_it(state, self.model), path, self.name)
+        self._load(path)
         self.model.to(self.device)
         self._weights = {
-            "timm_model": weights_file.local_name(config).removesuffix(".safetensors"),
+            f"{architecture.library}_model": Path(weights_file.local_name(config)).stem,
             "weights": path.name,
             "weights_sha256": weights_file.file_sha256(path),
         }
@@ -100,6 +101,11 @@ class NetworkEncoder(Encoder):
     @abstractmethod
     def _prepare(self, architecture: Architecture) -> None:
         """Resolves the settings against the network and sets channels, patch, stride and sizing."""
+
+    def _load(self, path: Path) -> None:
+        """Reads the file of weights into the network."""
+        state = weights_file.read_weights(path)
+        weights_file.fit_weights(self.model, _as_timm_has_it(state, self.model), path, self.name)
 
     @abstractmethod
     def _forward(self, pixels: Tensor, rows: int, columns: int) -> Tensor:

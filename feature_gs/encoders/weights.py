@@ -4,6 +4,7 @@ import hashlib
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,44 @@ from torch import Tensor
 from feature_gs.errors import UserError
 
 _HUB_FILE = "model.safetensors"
+_SHOWN = 3  # names of tensors in a message
 _PATIENCE = 10  # seconds for the hub's first answer
 
 
+@dataclass(frozen=True)
+class Published:
+    """Weights of a network that is not of timm, in the words of timm's `PretrainedCfg`.
+
+    Attributes:
+        url: A page to download them from by hand, or "" where the hub has them.
+        file: Their file's name in `hub_folder()`.
+        license: Their licence.
+        mean: What is subtracted from colours in [0, 1].
+        std: What they are then divided by.
+        hf_hub_id: Repository of the Hugging Face hub, or None.
+        hf_hub_filename: File in it.
+        older_filename: What the file was called before, in repositories that were not changed since.
+    """
+
+    url: str
+    file: str
+    license: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    hf_hub_id: str | None = None
+    hf_hub_filename: str | None = None
+    older_filename: str | None = None
+
+
 def find_weights(name: str, config: Any, weights: Path | None) -> Path:
-    """The file of weights of a model of timm, downloaded when it is nowhere on this machine.
+    """The file of weights of a network, downloaded when it is nowhere on this machine.
 
     Looked for in this order: `weights`; torch's hub folder, under timm's name or the original's; the cache of
     the Hugging Face hub; the hub itself.
 
     Args:
         name: The encoder, for messages.
-        config: timm's `PretrainedCfg` of the model.
+        config: timm's `PretrainedCfg` of the model, or `Published`.
         weights: The user's own file, or None.
 
     Raises:
@@ -49,6 +76,8 @@ def hub_folder() -> Path:
 
 def local_name(config: Any) -> str:
     """What a model's weights are called in `hub_folder()`."""
+    if config.file:
+        return str(config.file)
     tag = f".{config.tag}" if config.tag else ""
     return f"{config.architecture}{tag}.safetensors"
 
@@ -67,7 +96,7 @@ def how_to_get(config: Any) -> str:
     url = weights_url(config)
     if not url:
         return "timm knows no weights of this model: name a file with --weights."
-    file = local_name(config) if config.hf_hub_id else url.rpartition("/")[2]
+    file = local_name(config) if config.hf_hub_id or config.file else url.rpartition("/")[2]
     return f"Download\n    {url}\n  to\n    {hub_folder() / file}\n  or name the file with --weights."
 
 
@@ -110,6 +139,32 @@ def fit_weights(model: torch.nn.Module, state: Mapping[str, Tensor], path: Path,
         raise UserError(f"the weights {path} are not those of {name}: they {wrong[0]}{more}.")
 
 
+def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], ignored: tuple[str, ...]) -> str:
+    """What keeps a state dict from filling a network, for people: nothing, or a line per kind of fault.
+
+    Args:
+        wanted: Every tensor of the network, under the file's name for it.
+        state: The file's tensors.
+        ignored: How names of tensors begin that the file may hold besides.
+
+    Returns:
+        Counts and first names of what is missing, of another shape, and unknown. "" where nothing is.
+    """
+    lacking = [name for name in wanted if name not in state]
+    misshapen = [
+        f"{name} {list(state[name].shape)} instead of {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    unknown = [name for name in state if name not in wanted and not name.startswith(ignored)]
+    kinds = (("missing", lacking), ("of another shape", misshapen), ("unknown", unknown))
+    return "\n".join(
+        f"  {len(names)} {what}: {', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''}"
+        for what, names in kinds
+        if names
+    )
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -125,15 +180,22 @@ def _from_hub(name: str, config: Any) -> Path:
     import huggingface_hub
 
     file = config.hf_hub_filename or _HUB_FILE
-    cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, file)
-    if isinstance(cached, str):
-        return Path(cached)
+    older = getattr(config, "older_filename", None)
+    for known in filter(None, (file, older)):
+        cached = huggingface_hub.try_to_load_from_cache(config.hf_hub_id, known)
+        if isinstance(cached, str):
+            return Path(cached)
     try:
         if not huggingface_hub.constants.HF_HUB_OFFLINE:
             _knock(
                 weights_url(config)
             )  # the hub's own client tries for half a minute where there is no network
-        return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, file))
+        try:
+            return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, file))
+        except huggingface_hub.errors.EntryNotFoundError:
+            if older is None:
+                raise
+            return Path(huggingface_hub.hf_hub_download(config.hf_hub_id, older))
     except Exception as error:  # of the network, the hub or the disk
         raise UserError(
             f"{name} needs weights that are neither on this machine nor to be downloaded: {error}\n"
