@@ -38,18 +38,36 @@ inline void check_shape(const Tensor& t, const char* name, std::initializer_list
   STD_TORCH_CHECK(same, name, " must be ", layout, " = ", wanted, "], got ", shape_text(t));
 }
 
-inline void check_cpu(const Tensor& t, const char* name) {
-  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU like the other inputs, got device type ",
-                  static_cast<int>(t.device().type()));
+// What the inputs of one call have in common. A dtype alone stands for the CPU, which is all that the CPU twins get.
+struct Kind {
+  Kind(ScalarType dtype_) : dtype(dtype_) {}
+  Kind(ScalarType dtype_, torch::stable::Device device_) : dtype(dtype_), device(device_) {}
+  Kind with(ScalarType other) const { return {other, device}; }
+
+  ScalarType dtype;
+  torch::stable::Device device = torch::headeronly::DeviceType::CPU;
+};
+
+inline std::string device_text(torch::stable::Device device) {
+  if (device.is_cpu()) return "the CPU";
+  if (device.is_cuda()) return "cuda:" + std::to_string(device.index());
+  return "device type " + std::to_string(static_cast<int>(device.type()));
+}
+
+inline void check_device(const Tensor& t, const char* name, const Kind& kind) {
+  const torch::stable::Device device = t.device();
+  const bool same = device.type() == kind.device.type() && (device.is_cpu() || device.index() == kind.device.index());
+  STD_TORCH_CHECK(same, name, " must be on ", device_text(kind.device),
+                  " like the other inputs, got ", device_text(device));
 }
 
 // Checks dtype, device, shape and makes the tensor contiguous.
-inline Tensor checked(const Tensor& t, const char* name, ScalarType dtype, std::initializer_list<int64_t> shape,
+inline Tensor checked(const Tensor& t, const char* name, const Kind& kind, std::initializer_list<int64_t> shape,
                       const char* layout) {
-  check_cpu(t, name);
+  check_device(t, name, kind);
   check_shape(t, name, shape, layout);
-  STD_TORCH_CHECK(t.scalar_type() == dtype, name, " must have the dtype of the other inputs (",
-                  torch::headeronly::toString(dtype), "), got ", torch::headeronly::toString(t.scalar_type()));
+  STD_TORCH_CHECK(t.scalar_type() == kind.dtype, name, " must have the dtype of the other inputs (",
+                  torch::headeronly::toString(kind.dtype), "), got ", torch::headeronly::toString(t.scalar_type()));
   return t.is_contiguous() ? t : torch::stable::contiguous(t);
 }
 
@@ -59,6 +77,9 @@ inline ScalarType floating_dtype(const Tensor& t, const char* name) {
                   torch::headeronly::toString(dtype));
   return dtype;
 }
+
+// The kind of the first input, which the others must be of.
+inline Kind floating_kind(const Tensor& t, const char* name) { return {floating_dtype(t, name), t.device()}; }
 
 template <class T>
 const T* data(const Tensor& t) {

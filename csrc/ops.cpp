@@ -1,10 +1,5 @@
-// Every op's schema, in one table, and the module _C, which loads them and tells what was built.
-#include <pybind11/pybind11.h>
+// Every op's schema, in one table.
 #include <torch/csrc/stable/library.h>
-
-#include <string>
-
-#include "simd/kernels.h"
 
 STABLE_TORCH_LIBRARY(feature_gs, m) {
   m.def(
@@ -47,20 +42,4 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
   m.def(
       "ssim_backward(Tensor grad, Tensor image, Tensor target, Tensor d_mean, Tensor d_square, Tensor d_cross) "
       "-> Tensor");
-}
-
-PYBIND11_MODULE(_C, m) {
-  m.def("build_info", [] {
-    pybind11::dict info;
-#if defined(FEATURE_GS_CUDA)
-    info["cuda"] = true;
-    info["architectures"] = FEATURE_GS_CUDA_ARCHITECTURES;
-#else
-    info["cuda"] = false;
-    info["architectures"] = "";
-#endif
-    info["simd"] = fgs::kernels(0.0f).name;
-    info["compiler"] = std::string("C++ ") + __VERSION__;
-    return info;
-  });
 }

@@ -1,11 +1,19 @@
 """Fixtures shared by all tests."""
 
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
+# Tests say themselves what they run on a GPU (test_cuda.py); all others are the CPU's, wherever they run.
+os.environ["FEATURE_GS_DEVICE"] = "cpu"
+
 import feature_gs  # noqa: F401  # isort: skip  before torch, which reads the environment when it loads
+import cuda_host.emulated
 import pytest
 import torch
+from kernels import kernels
+from cuda_host.emulated import SHUFFLED, Emulated
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +25,14 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def chosen_kernels() -> Iterator[None]:
+    """Those that FEATURE_GS_KERNELS names, see kernels.py; the CPU's own without it."""
+    kind = os.environ.get("FEATURE_GS_KERNELS", "")
+    with kernels(kind) if kind else nullcontext():
+        yield
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Keeps torch on one thread, where many small operations are fastest, above all on a busy machine."""
@@ -24,3 +40,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def emulated() -> Iterator[Emulated]:
+    """The CUDA kernels on CPU tensors, threads in shuffled order; memory that nothing wrote holds NaN."""
+    emulated = cuda_host.emulated.load()
+    filled = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)  # which fills what torch.empty() gives
+    with emulated.order(SHUFFLED):
+        yield emulated
+    torch.use_deterministic_algorithms(filled)

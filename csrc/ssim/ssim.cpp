@@ -1,7 +1,5 @@
 // CPU twin of ssim (formulas: ssim.h): rows in parallel, each filtered along y, then along x. An image row is W C
 // numbers side by side, so a pixel's neighbours are C apart and every loop runs over the whole row.
-#include "ssim.h"
-
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -9,23 +7,17 @@
 #include <tuple>
 #include <vector>
 
-#include "../checks.h"
 #include "../simd/kernels.h"
+#include "inputs.h"
 
 namespace fgs {
 namespace {
 
 constexpr int64_t kGrain = 16;  // rows
 
-struct Shape {
-  int64_t batch, height, width, channels;
-  int64_t row() const { return width * channels; }
-  int64_t image() const { return height * row(); }
-};
-
 template <class T>
 struct Forward {
-  Shape shape;
+  ImageShape shape;
   const T *image, *target;
   T *d_mean, *d_square, *d_cross;
   double* row_sums;  // Σ S of every image row, [B * H]
@@ -33,7 +25,7 @@ struct Forward {
 
 template <class T>
 struct Backward {
-  Shape shape;
+  ImageShape shape;
   const T *grad, *image, *target, *d_mean, *d_square, *d_cross;
   T* out;
 };
@@ -56,7 +48,7 @@ FGS_HD void blur(const Rows<T>& rows, int64_t n, T* __restrict out) {
 // Filters one image row in both directions: `along_y` takes the eleven rows around it, `padded` is a row with room for
 // the zeros at both ends.
 template <class T>
-FGS_HD void blur_both(const Rows<T>& along_y, const Shape& shape, std::vector<T>& padded, T* __restrict out) {
+FGS_HD void blur_both(const Rows<T>& along_y, const ImageShape& shape, std::vector<T>& padded, T* __restrict out) {
   blur(along_y, shape.row(), padded.data() + kReach * shape.channels);
   Rows<T> along_x;
   for (int k = 0; k < kTaps; ++k) along_x[k] = padded.data() + k * shape.channels;
@@ -65,7 +57,7 @@ FGS_HD void blur_both(const Rows<T>& along_y, const Shape& shape, std::vector<T>
 
 // The rows y - 5 .. y + 5 of an image; those outside are `zeros`.
 template <class T>
-FGS_HD Rows<T> rows_around(const T* image, const Shape& shape, int64_t y, const T* zeros) {
+FGS_HD Rows<T> rows_around(const T* image, const ImageShape& shape, int64_t y, const T* zeros) {
   Rows<T> rows;
   for (int k = 0; k < kTaps; ++k) {
     const int64_t other = y + k - kReach;
@@ -93,22 +85,15 @@ FGS_HD void similarity_row(const T* __restrict mx, const T* __restrict my, const
                                T* __restrict d_square, T* __restrict d_cross) {
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    const T mean_cross = mx[i] * my[i], mean_square = mx[i] * mx[i] + my[i] * my[i];
-    const T a1 = 2 * mean_cross + T(kC1), a2 = 2 * (cross[i] - mean_cross) + T(kC2);
-    const T b1 = mean_square + T(kC1), b2 = square[i] - mean_square + T(kC2);
-    const T inverse = 1 / (b1 * b2);
-    const T s = a1 * a2 * inverse;
-    similarity[i] = s;
-    d_mean[i] = 2 * inverse * (my[i] * (a2 - a1) + mx[i] * s * (b1 - b2));
-    d_square[i] = -s * b1 * inverse;
-    d_cross[i] = 2 * a1 * inverse;
+    const Similarity<T> s = fgs::similarity(mx[i], my[i], square[i], cross[i]);
+    similarity[i] = s.value, d_mean[i] = s.d_mean, d_square[i] = s.d_square, d_cross[i] = s.d_cross;
   }
 }
 
 // The rows [begin, end) of the B * H rows of all images.
 template <class T>
 FGS_HD void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
-  const Shape& shape = f.shape;
+  const ImageShape& shape = f.shape;
   const int64_t n = shape.row();
   const std::vector<T> zeros(n);
   std::vector<T> padded(n + 2 * kReach * shape.channels), mx(n), my(n), square(n), cross(n), similarity(n);
@@ -146,7 +131,7 @@ FGS_HD void forward_rows(const Forward<T>& f, int64_t begin, int64_t end) {
 
 template <class T>
 FGS_HD void backward_rows(const Backward<T>& f, int64_t begin, int64_t end) {
-  const Shape& shape = f.shape;
+  const ImageShape& shape = f.shape;
   const int64_t n = shape.row();
   const std::vector<T> zeros(n);
   std::vector<T> padded(n + 2 * kReach * shape.channels), mean(n), square(n), cross(n);
@@ -192,24 +177,13 @@ void run(const Pass& pass) {
   torch::stable::parallel_for(0, rows, kGrain, [&](int64_t begin, int64_t end) { rows_portable(pass, begin, end); });
 }
 
-Shape shape_of(const Tensor& image) {
-  check_shape(image, "image", {kAny, kAny, kAny, kAny}, "[B, H, W, C]");
-  const Shape shape{image.size(0), image.size(1), image.size(2), image.size(3)};
-  STD_TORCH_CHECK(shape.image() > 0, "image must have pixels and channels, got ", shape_text(image));
-  return shape;
-}
-
-Tensor checked_map(const Tensor& t, const char* name, ScalarType dtype, const Shape& s) {
-  return checked(t, name, dtype, {s.batch, s.height, s.width, s.channels}, "[B, H, W, C]");
-}
-
 using SsimResult = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 SsimResult ssim_cpu(Tensor image, Tensor target) {
-  const ScalarType dtype = floating_dtype(image, "image");
-  const Shape shape = shape_of(image);
-  image = checked_map(image, "image", dtype, shape), target = checked_map(target, "target", dtype, shape);
-  Tensor mean = torch::stable::empty({shape.batch}, dtype);
+  const Kind kind = floating_kind(image, "image");
+  const ImageShape shape = shape_of(image);
+  image = checked_map(image, "image", kind, shape), target = checked_map(target, "target", kind, shape);
+  Tensor mean = torch::stable::empty({shape.batch}, kind.dtype);
   Tensor d_mean = torch::stable::empty_like(image), d_square = torch::stable::empty_like(image),
          d_cross = torch::stable::empty_like(image);
   const auto go = [&](auto zero) {
@@ -222,24 +196,24 @@ SsimResult ssim_cpu(Tensor image, Tensor target) {
     for (int64_t b = 0; b < shape.batch; ++b, row += shape.height)
       out[b] = static_cast<T>(std::accumulate(row, row + shape.height, 0.0) / static_cast<double>(shape.image()));
   };
-  dtype == ScalarType::Double ? go(0.0) : go(0.0f);
+  kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return {mean, d_mean, d_square, d_cross};
 }
 
 Tensor ssim_backward_cpu(Tensor grad, Tensor image, Tensor target, Tensor d_mean, Tensor d_square, Tensor d_cross) {
-  const ScalarType dtype = floating_dtype(image, "image");
-  const Shape shape = shape_of(image);
-  grad = checked(grad, "grad", dtype, {shape.batch}, "[B]");
-  image = checked_map(image, "image", dtype, shape), target = checked_map(target, "target", dtype, shape);
-  d_mean = checked_map(d_mean, "d_mean", dtype, shape), d_square = checked_map(d_square, "d_square", dtype, shape);
-  d_cross = checked_map(d_cross, "d_cross", dtype, shape);
+  const Kind kind = floating_kind(image, "image");
+  const ImageShape shape = shape_of(image);
+  grad = checked(grad, "grad", kind, {shape.batch}, "[B]");
+  image = checked_map(image, "image", kind, shape), target = checked_map(target, "target", kind, shape);
+  d_mean = checked_map(d_mean, "d_mean", kind, shape), d_square = checked_map(d_square, "d_square", kind, shape);
+  d_cross = checked_map(d_cross, "d_cross", kind, shape);
   Tensor out = torch::stable::empty_like(image);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
     run(Backward<T>{shape, data<T>(grad), data<T>(image), data<T>(target), data<T>(d_mean), data<T>(d_square),
                     data<T>(d_cross), mutable_data<T>(out)});
   };
-  dtype == ScalarType::Double ? go(0.0) : go(0.0f);
+  kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return out;
 }
 

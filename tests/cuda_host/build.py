@@ -1,0 +1,101 @@
+"""Compiles the CUDA sources with the host's C++ compiler into ops that run on the CPU.
+
+    python tests/cuda_host/build.py                        # all of csrc/**/*.cu
+    python tests/cuda_host/build.py csrc/ssim/ssim.cu      # some of them
+    python tests/cuda_host/build.py --sanitize             # under AddressSanitizer and UBSan
+
+Prints the path of the library; loading it registers `torch.ops.feature_gs_emulated`.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch.utils.cpp_extension import include_paths, library_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = ROOT / "tests" / "cuda_host"
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+
+
+def cuda_sources() -> list[Path]:
+    """All CUDA sources of the project."""
+    return sorted((ROOT / "csrc").rglob("*.cu"))
+
+
+def compiler_flags(sanitize: bool) -> list[str]:
+    """The flags every file is compiled with."""
+    target = re.search(r'TORCH_TARGET = "(\w+)"', (ROOT / "setup.py").read_text())
+    assert target is not None
+    return [
+        *("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"),
+        *("-Wno-unknown-pragmas", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={target[1]}"),
+        *(SANITIZE if sanitize else ()),
+        *(flag for path in include_paths() for flag in ("-isystem", path)),
+        *("-I", str(HOST)),
+    ]
+
+
+def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: bool) -> str:
+    """The rules that make `library`, with its object files in `folder`."""
+    link = ["-shared", "-Wl,-Bsymbolic", *(SANITIZE if sanitize else ())]
+    torch_libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu"]
+    lines = [
+        f"flags = {' '.join(compiler_flags(sanitize))}",
+        f"cxx = {os.environ.get('CXX', 'c++')}",
+        "rule compile",
+        "  command = $cxx $flags $more -MMD -MF $out.d -x c++ -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = $cxx {' '.join(link)} $in {' '.join(torch_libraries)} -o $out",
+    ]
+    objects = []
+    for source in (*sources, ROOT / "csrc" / "ops.cpp", *sorted(HOST.glob("*.cpp"))):
+        name = folder / (str(source.relative_to(ROOT)).replace("/", "-") + ".o")
+        objects.append(str(name))
+        lines.append(f"build {name}: compile {source}")
+        if not source.is_relative_to(HOST):
+            lines.append(f"  more = -include {HOST / 'library.h'}")
+    return "\n".join([*lines, f"build {library}: link {' '.join(objects)}", f"default {library}", ""])
+
+
+def build(sources: Sequence[Path] | None = None, *, sanitize: bool = False) -> Path:
+    """Compiles what is out of date.
+
+    Args:
+        sources: The CUDA sources, all of them by default.
+        sanitize: Whether to compile for AddressSanitizer and UBSan.
+
+    Returns:
+        The library.
+
+    Raises:
+        RuntimeError: The sources do not compile; with the compiler's messages.
+    """
+    sources = cuda_sources() if sources is None else sorted(path.resolve() for path in sources)
+    folder = ROOT / "build" / ("emulated-sanitized" if sanitize else "emulated")
+    folder.mkdir(parents=True, exist_ok=True)
+    which = hashlib.sha256("\n".join(map(str, sources)).encode()).hexdigest()[:8]
+    library = folder / f"ops-{which}.so"
+    ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert ninja is not None, "ninja is missing: pip install ninja"
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may start at once
+        rules = folder / "build.ninja"
+        rules.write_text(ninja_file(sources, folder, library, sanitize))
+        done = subprocess.run([ninja, "-C", folder, "-f", rules, "--quiet"], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the CUDA sources do not compile for the CPU:\n{done.stdout}{done.stderr}")
+    return library
+
+
+if __name__ == "__main__":
+    paths = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
+    print(build(paths or None, sanitize="--sanitize" in sys.argv))
