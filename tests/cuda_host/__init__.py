@@ -1,1 +1,1 @@
-"""Runs the CUDA sources on the CPU: stand-ins for the headers of CUDA, an emulator, and what compiles them."""
+"""Runs the CUDA sources on the CPU: stand-ins for the headers of CUDA, an emulator, and its builder."""
