@@ -12,8 +12,8 @@ import feature_gs  # noqa: F401  # isort: skip  before torch, which reads the en
 import cuda_host.emulated
 import pytest
 import torch
-from kernels import kernels
 from cuda_host.emulated import SHUFFLED, Emulated
+from kernels import kernels
 
 
 @pytest.fixture(scope="session")

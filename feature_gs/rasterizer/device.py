@@ -1,13 +1,35 @@
 """Where the compiled core can work on this machine."""
 
+import os
+
 import torch
 
+from feature_gs.errors import UserError
 from feature_gs.rasterizer.ops import build_info
+
+VARIABLE = "FEATURE_GS_DEVICE"
 
 
 def compute_device() -> torch.device:
     """The current CUDA device where there is one and the core was built for it, else the CPU.
 
-    `CUDA_VISIBLE_DEVICES=` (empty) keeps a program on the CPU, `CUDA_VISIBLE_DEVICES=1` on the second GPU.
+    The environment variable FEATURE_GS_DEVICE=cpu or cuda decides otherwise; CUDA_VISIBLE_DEVICES says which
+    of several GPUs.
+
+    Raises:
+        UserError: FEATURE_GS_DEVICE names something else, or a GPU that cannot be used; says why.
     """
-    return torch.device("cuda" if build_info()["cuda"] and torch.cuda.is_available() else "cpu")
+    wish = os.environ.get(VARIABLE, "")
+    if wish not in ("", "cpu", "cuda"):
+        raise UserError(f"{VARIABLE} must be cpu or cuda, got {wish!r}")
+    lacking = why_no_cuda()
+    if wish == "cuda" and lacking:
+        raise UserError(f"{VARIABLE}=cuda: {lacking}. `feature-gs info` shows what was built.")
+    return torch.device("cpu" if wish == "cpu" or lacking else "cuda")
+
+
+def why_no_cuda() -> str:
+    """What keeps the core from a GPU; empty where nothing does."""
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    return "" if build_info()["cuda"] else "this build has no CUDA kernels"

@@ -48,5 +48,5 @@ def advice_on_memory(config: TrainConfig, iteration: int, gaussians: int, folder
         f"iteration {iteration + 1}: the GPU's memory does not suffice for {gaussians:,} Gaussians.\n"
         f"  Lower what it has to hold: {', '.join(flags)}.\n"
         f"  Checkpoints in {folder / 'checkpoints'} are whole; --resume goes on from the newest. "
-        "`CUDA_VISIBLE_DEVICES=` (empty) trains on the CPU."
+        "FEATURE_GS_DEVICE=cpu trains on the CPU."
     )

@@ -4,11 +4,9 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from feature_gs.errors import UserError
 from feature_gs.features.teacher import TeacherStore
-from feature_gs.rasterizer.device import compute_device
+from feature_gs.rasterizer.device import compute_device, why_no_cuda
 from feature_gs.scenes import Scene, load_scene, write_cameras_json
 from feature_gs.training.checkpoint import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from feature_gs.training.config import TrainConfig
@@ -35,9 +33,7 @@ def train(config: TrainConfig) -> Path:
     config.check()
     folder = model_folder(config.model_path, config.source_path)
     if config.data_device == "cuda" and compute_device().type != "cuda":
-        reason = (
-            "this build has no CUDA kernels" if torch.cuda.is_available() else "torch finds no CUDA device"
-        )
+        reason = why_no_cuda() or "FEATURE_GS_DEVICE keeps the training on the CPU"
         raise UserError(f"--data_device cuda: {reason}. Use --data_device cpu.")
     if not config.source_path:
         raise UserError("which photos? Name the folder of a scene: -s path/to/scene")

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# All that only a machine with an NVIDIA GPU can show, speed last: make test-gpu
+# compute-sanitizer is of the CUDA toolkit; `pip install gsplat==1.5.3` adds gsplat's figures to ours.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+python=.venv/bin/python
+[[ -x $python ]] || python=python
+"$python" -c 'import sys; from feature_gs.rasterizer.device import why_no_cuda; sys.exit(why_no_cuda())'
+
+ops=(tests/test_{project,intersect,rasterize,cells,ssim}.py)
+echo '--- the tests of the ops, through the GPU'
+FEATURE_GS_KERNELS=cuda "$python" -m pytest -q "${ops[@]}"
+echo '--- the GPU beside the CPU, long runs, several GPUs'
+"$python" -m pytest -q tests/test_cuda.py
+for tool in memcheck racecheck; do
+  echo "--- compute-sanitizer $tool"
+  compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pytest -q tests/test_cuda.py -k 'picture or neighbours'
+done
+echo '--- speed and memory'
+mkdir -p build
+"$python" benchmarks/gpu.py --json build/gpu.json "$@"

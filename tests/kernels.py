@@ -1,0 +1,56 @@
+"""Other kernels in the place of the CPU's, so that every test of the ops tests them as well.
+
+FEATURE_GS_KERNELS=cuda python -m pytest tests/test_project.py ...      the GPU's: inputs go there and back
+FEATURE_GS_KERNELS=emulated python -m pytest tests/test_project.py ...  the same sources, compiled for the CPU
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from cuda_host.emulated import load
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from feature_gs.rasterizer import ops as _registrations  # noqa: F401  # the ops exist once it is imported
+
+OPS = (
+    *("project", "project_backward", "intersect", "rasterize", "rasterize_backward", "ssim", "ssim_backward"),
+    *("compress_cells", "blend_cells", "gather_cells", "accumulate_cells", "cell_products"),
+)
+
+
+@contextmanager
+def kernels(kind: str) -> Iterator[None]:
+    """Replaces the CPU's kernels of all ops while the context lasts.
+
+    Args:
+        kind: "cuda" or "emulated".
+    """
+    library = torch.library.Library("feature_gs", "IMPL")
+    for name in OPS:
+        library.impl(name, _on_a_gpu(name) if kind == "cuda" else _emulated(name), "CPU", allow_override=True)
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def _emulated(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(load().ops, name)
+    return found
+
+
+def _on_a_gpu(name: str) -> Callable[..., Any]:
+    """The op with its inputs brought to the GPU and everything it gives or changes brought back."""
+    op = getattr(torch.ops.feature_gs, name)
+
+    def run(*given: Any) -> Any:
+        there = [value.cuda() if isinstance(value, Tensor) else value for value in given]
+        result = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu(), op(*there))
+        if name == "accumulate_cells":
+            given[0].copy_(there[0])
+        return result
+
+    return run
