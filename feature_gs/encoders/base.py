@@ -20,7 +20,13 @@ from feature_gs.errors import UserError
 
 ENTRY_POINTS = "feature_gs.encoders"
 _TIMM = "timm:"
-_WITH_WORDS = {"lseg": "lseg:LSeg", "maskclip": "maskclip:MaskClip"}  # module:Class in this folder
+_CLASSES = {  # module:Class in this folder
+    "lseg": "lseg:LSeg",
+    "maskclip": "maskclip:MaskClip",
+    "sam_vit_b": "sam:SamVitB",
+    "sam_vit_l": "sam:SamVitL",
+    "sam_vit_h": "sam:SamVitH",
+}
 _CLASS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")  # package.module:Class
 
 
@@ -136,6 +142,10 @@ class Encoder(ABC):
             raise UserError(f"encoder {self.name} gave values that are not finite: are its weights damaged?")
         return features.cpu()
 
+    def findings(self) -> dict[str, Any]:
+        """What it found out from the photos so far and readers of the maps need, in types that JSON has."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """What must be kept beside its maps to make them again, in types that JSON has."""
         return {
@@ -199,7 +209,7 @@ def is_encoder_name(spec: str) -> bool:
 def _built_in() -> list[str]:
     from feature_gs.encoders.teachers import TEACHERS
 
-    return ["handcrafted", *TEACHERS, *_WITH_WORDS]
+    return ["handcrafted", *TEACHERS, *_CLASSES]
 
 
 def _maker(name: str) -> Callable[..., Any]:
@@ -208,8 +218,8 @@ def _maker(name: str) -> Callable[..., Any]:
         from feature_gs.encoders.handcrafted import Handcrafted
 
         return Handcrafted
-    if name in _WITH_WORDS:
-        return _import_class(f"{__package__}.{_WITH_WORDS[name]}", f"encoder {name}")
+    if name in _CLASSES:
+        return _import_class(f"{__package__}.{_CLASSES[name]}", f"encoder {name}")
     if name in _built_in() or name.startswith(_TIMM):
         from feature_gs.encoders.timm_models import open_timm
 
@@ -233,7 +243,8 @@ def own_class(name: str) -> Callable[..., Any] | None:
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
             return _import_class(entry.value, f"encoder {name} of an installed package")
-    return _import_class(name, f"encoder {name}") if _CLASS.fullmatch(name) else None
+    own = _CLASS.fullmatch(name) and not name.startswith(_TIMM)
+    return _import_class(name, f"encoder {name}") if own else None
 
 
 def _import_class(path: str, what: str) -> Callable[..., Any]:

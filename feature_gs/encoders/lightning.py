@@ -22,8 +22,11 @@ class _Nothing:
         pass
 
 
-def _empty(*_: Any) -> "OrderedDict[Any, Any]":
-    return OrderedDict()
+class _Entries:
+    """Takes the place of a class that a pickle fills like a dict: gives dicts of a kind that torch fills."""
+
+    def __new__(cls, *_: Any) -> "OrderedDict[Any, Any]":  # type: ignore[misc]
+        return OrderedDict()
 
 
 def read_lightning(path: Path) -> dict[str, Any]:
@@ -64,4 +67,4 @@ def _stand_ins(path: Path) -> list[Any]:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
     except Exception:  # not written by torch.save; reading it says so
         return []
-    return [(_empty if name.rpartition(".")[2] in _MAPPINGS else _Nothing, name) for name in names]
+    return [(_Entries if name.rpartition(".")[2] in _MAPPINGS else _Nothing, name) for name in names]

@@ -34,7 +34,7 @@ def has_text(spec: str) -> bool:
         UserError: A class of one's own cannot be imported.
     """
     name = spec.partition("?")[0]
-    return name in _WITH_CLIP or hasattr(own_class(name), "encode_words")
+    return name in _WITH_CLIP or getattr(own_class(name), "encode_words", None) is not None
 
 
 def encode_text(

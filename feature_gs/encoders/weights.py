@@ -3,6 +3,7 @@
 import hashlib
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +104,15 @@ def how_to_get(config: Any) -> str:
 def read_weights(path: Path) -> dict[str, Any]:
     """Tensors of a .safetensors file, or of a .pth file that holds nothing but data.
 
+    They are read from the disk when they are used, except those of a .pth in torch's old format.
+
     Raises:
         UserError: The file is damaged, or holds Python objects, which could run code when loaded.
     """
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of several libraries, all meaning the same
         raise UserError(
             f"cannot read the weights {path}: {type(error).__name__}: {str(error).splitlines()[0]}\n"
