@@ -20,6 +20,15 @@ VERBS = {
     "lift": ("feature_gs.cli.lift", "give finished Gaussians features, without training"),
     "render": ("feature_gs.cli.render", "render pictures and videos of a trained model"),
     "evaluate": ("feature_gs.cli.evaluate", "measure PSNR, SSIM and LPIPS of a trained model"),
+    "evaluate-segmentation": (
+        "feature_gs.cli.evaluate_segmentation",
+        "measure label pictures: mIoU and accuracies",
+    ),
+    "evaluate-retrieval": (
+        "feature_gs.cli.evaluate_retrieval",
+        "measure how well features find objects again",
+    ),
+    "export-sam-decoder": ("feature_gs.cli.export_sam_decoder", "write SAM's decoder as an ONNX file"),
     "demo": ("feature_gs.cli.demo", "make a small scene, train on it and show the result"),
     "benchmark": ("feature_gs.cli.benchmark", "measure the speed of the rasterizer on this machine"),
     "info": ("feature_gs.cli.info", "show versions, backend, and what is missing for what"),
@@ -79,7 +88,8 @@ def _run(verb: str, arguments: list[str]) -> int:
 
 
 def _help() -> str:
-    verbs = "\n".join(f"  {verb:<10} {what}" for verb, (_, what) in VERBS.items())
+    room = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{room}} {what}" for verb, (_, what) in VERBS.items())
     return (
         "usage: feature-gs VERB [options]\n\n"
         "3D Gaussian splatting on any machine, CPU or GPU.\n\n"
