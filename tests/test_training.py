@@ -29,6 +29,7 @@ from feature_gs.training.checkpoint import (
     newest_whole_checkpoint,
 )
 from feature_gs.training.folder import ply_path
+from feature_gs.training.loop import run_training
 from feature_gs.training.not_finite import NotFiniteError
 from feature_gs.training.run import filled_in
 
@@ -72,17 +73,17 @@ def test_resuming_is_bit_equal_to_never_having_stopped(
 ) -> None:
     mode: dict[str, Any] = {"absgrad": True} if strategy == "absgrad" else {"strategy": strategy}
     whole = new_trainer(busy_settings(scene_folder, **mode), tmp_path / "whole")
-    whole.run()
+    run_training(whole)
     # Stops between two densifications, with statistics gathered, in the middle of a pass over the photos.
     first = new_trainer(busy_settings(scene_folder, **mode, checkpoint_iterations=(21,)), tmp_path / "parts")
     count = len(first.model)
-    first.run()
+    run_training(first)
     checkpoint = load_checkpoint(checkpoint_path(tmp_path / "parts", 21))
     assert checkpoint.iteration == 21
     second = new_trainer(busy_settings(scene_folder, **mode), tmp_path / "parts", checkpoint)
     assert len(second.model) != count, "a densification lies before the stop"
     middle = len(second.model)
-    second.run()
+    run_training(second)
     assert len(second.model) != middle, "and one after it"
     expected, got = state_of(whole), state_of(second)
     assert expected.keys() == got.keys()
@@ -169,7 +170,7 @@ def test_non_finite_gradient_saves_the_last_good_state(
     with pytest.raises(
         NotFiniteError, match=r"iteration 4, view .*\.png: a gradient is not finite(.|\n)*iteration_3\.pt"
     ):
-        trainer.run()
+        run_training(trainer)
     assert load_checkpoint(checkpoint_path(tmp_path, 3)).restore_model().is_finite()
     assert not ply_path(tmp_path, 4).exists()
 
@@ -310,7 +311,7 @@ def test_a_signal_saves_and_prints_the_command_that_resumes(
 def test_a_model_without_gaussians_stops(scene_folder: Path, tmp_path: Path) -> None:
     trainer = new_trainer(busy_settings(scene_folder, min_opacity=0.99), tmp_path)
     with pytest.raises(UserError, match="iteration 8: no Gaussian is left"):
-        trainer.run()
+        run_training(trainer)
     assert not checkpoints_of(tmp_path)
 
 
@@ -323,6 +324,6 @@ def test_white_background_and_no_test_views(scene_folder: Path, tmp_path: Path) 
     )
     config, schedule = filled_in(busy_settings(scene_folder, white_background=True))
     trainer = Trainer(config, schedule, scene, tmp_path)
-    trainer.run()
+    run_training(trainer)
     results = json.loads((tmp_path / "results.json").read_text())["iteration_40"]
     assert "test" not in results and results["train"]["views"] == 1

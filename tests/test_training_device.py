@@ -10,6 +10,7 @@ from blobs import busy_settings, new_trainer, write_blobs
 
 from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
+from feature_gs.training.loop import run_training
 from feature_gs.training.not_finite import FiniteGuard, NotFiniteError
 from feature_gs.training.optimizer import GaussianOptimizer
 
@@ -86,7 +87,7 @@ def test_full_memory_says_what_to_lower(
         return step(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "step", fill)
-    monkeypatch.setattr("feature_gs.training.trainer.torch.device", lambda name: torch.empty(0).device)
+    monkeypatch.setattr("feature_gs.training.loop.torch.device", lambda name: torch.empty(0).device)
     with pytest.raises(UserError, match="iteration 3: the GPU's memory does not suffice for 60") as caught:
-        trainer.run()
+        run_training(trainer)
     assert advice in str(caught.value) and "--resume" in str(caught.value)

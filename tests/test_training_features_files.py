@@ -19,6 +19,7 @@ from feature_gs.training.checkpoint import checkpoint_path, load_checkpoint
 from feature_gs.training.distillation import Distillation
 from feature_gs.training.folder import ply_path
 from feature_gs.training.interrupt import TrainingInterrupted
+from feature_gs.training.loop import run_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,10 +44,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_resuming_is_bit_equal(scene: Path, tmp_path: Path, stop: int, changes: dict[str, Any]) -> None:
     whole = start(scene, tmp_path / "whole", checkpoint_iterations=(stop,), **changes)
-    whole.run()
+    run_training(whole)
     checkpoint = load_checkpoint(checkpoint_path(tmp_path / "whole", stop))
     second = start(scene, tmp_path / "parts", checkpoint=checkpoint, **changes)
-    second.run()
+    run_training(second)
     expected, got = state_of(whole), state_of(second)
     assert expected.keys() == got.keys()
     for key in expected:

@@ -11,6 +11,7 @@ from feature_gs.scenes import Scene, load_scene, write_cameras_json
 from feature_gs.training.checkpoint import Checkpoint, load_checkpoint, newest_whole_checkpoint
 from feature_gs.training.config import TrainConfig
 from feature_gs.training.folder import check_vacant, make_folder, model_folder
+from feature_gs.training.loop import run_training
 from feature_gs.training.memory import keep_freed_memory
 from feature_gs.training.schedule import Schedule, schedule_for
 from feature_gs.training.teaching import at_teacher_size, check_feature_flags, open_teacher, with_feature_dim
@@ -66,7 +67,7 @@ def train(config: TrainConfig) -> Path:
     if not config.quiet:
         _introduce(scene, trainer)
     keep_freed_memory()
-    trainer.run()
+    run_training(trainer)
     return folder
 
 

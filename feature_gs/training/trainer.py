@@ -1,7 +1,5 @@
 """The training loop: from a scene and settings to Gaussians."""
 
-import math
-import time
 from pathlib import Path
 
 import torch
@@ -21,14 +19,9 @@ from feature_gs.training.config import TrainConfig
 from feature_gs.training.densification import DefaultStrategy, McmcStrategy, Strategy
 from feature_gs.training.distillation import Distillation
 from feature_gs.training.folder import ply_path
-from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
 from feature_gs.training.losses import photometric_loss
-from feature_gs.training.measure import measure, measure_features
-from feature_gs.training.memory import advice_on_memory
-from feature_gs.training.not_finite import FiniteGuard, NotFiniteError
+from feature_gs.training.not_finite import FiniteGuard
 from feature_gs.training.optimizer import GaussianOptimizer
-from feature_gs.training.progress import Curves, Progress
-from feature_gs.training.sampling import Maps, PhotoQueue
 from feature_gs.training.schedule import Schedule, position_rate
 
 _STRATEGIES: dict[str, type[Strategy]] = {"default": DefaultStrategy, "mcmc": McmcStrategy}
@@ -87,56 +80,6 @@ class Trainer:
             self._restore(checkpoint)
         self.background = torch.ones(3, device=device) if config.white_background else None
 
-    def run(self) -> None:
-        """Trains up to `config.iterations`; measures and saves on the way.
-
-        Raises:
-            TrainingInterrupted: After Ctrl-C or `kill`; a checkpoint and the PLY were saved.
-            NotFiniteError: The loss or a gradient is not; the state before that step was saved.
-            UserError: A file cannot be written.
-        """
-        config = self.config
-        progress = Progress(self.iteration, config.iterations, config.quiet)
-        curves = Curves(self.folder)
-        photos = PhotoQueue(
-            self.scene.train, config.seed, torch.device(config.data_device), self.device, self._maps()
-        )
-        started = time.perf_counter() - self.seconds
-        try:
-            with StopRequest() as stop:
-                while self.iteration < config.iterations:
-                    view, target, teacher_map = photos.get(self.iteration + 1)
-                    loss, image = self.step(view, target, teacher_map)
-                    if self.iteration % _SHOW_EVERY == 0 or self.iteration == config.iterations:
-                        value, psnr = loss.item(), _psnr(image, target)
-                        progress.advance((self.iteration - 1) % _SHOW_EVERY + 1, value, psnr, len(self.model))
-                        if self.iteration % _RECORD_EVERY == 0:
-                            count = float(len(self.model))
-                            curves.add(
-                                self.iteration,
-                                {"train/loss": value, "train/psnr": psnr, "gaussians": count},
-                            )
-                    if stop.signum is not None:
-                        self.guard.check(self.model, self.iteration, at_once=True)
-                        self.seconds = time.perf_counter() - started
-                        self.save_checkpoint()
-                        self.save_ply(at_once=True)
-                        raise TrainingInterrupted(stop.signum, self.iteration)
-                    if self._due(self.iteration):
-                        self.seconds = time.perf_counter() - started
-                        self._visit(progress, curves)
-                        started = time.perf_counter() - self.seconds
-        except NotFiniteError as error:
-            self.seconds, self.iteration = time.perf_counter() - started, error.iteration - 1
-            message = f"{error}\nThe state before it: {self.save_checkpoint()}"
-            raise NotFiniteError(message, error.iteration) from error
-        except torch.OutOfMemoryError as error:
-            raise UserError(advice_on_memory(config, self.iteration, len(self.model), self.folder)) from error
-        finally:
-            photos.close()
-            curves.close()
-            progress.close()
-
     def step(
         self, view: View, target: Tensor, teacher_map: TeacherMap | None = None
     ) -> tuple[Tensor, Tensor]:  # view, [1, H, W, 3]
@@ -184,7 +127,7 @@ class Trainer:
         loss.backward()
         self.guard.look(self.model, loss.detach(), iteration, view.camera.name)
         densifies = self.schedule.densifies_at(iteration)
-        self.guard.check(self.model, iteration, at_once=densifies or self._due(iteration))
+        self.guard.check(self.model, iteration, at_once=densifies or self.due(iteration))
         if watched:
             self.strategy.observe(output)
         if distillation is not None and lesson is not None:
@@ -257,65 +200,11 @@ class Trainer:
         self.iteration = checkpoint.iteration
         self.seconds = checkpoint.seconds
 
-    def _due(self, iteration: int) -> bool:
+    def due(self, iteration: int) -> bool:
+        """Whether something is to be saved or measured after this iteration."""
         config = self.config
         named = (*config.test_iterations, *config.save_iterations, *config.checkpoint_iterations)
         return iteration == config.iterations or iteration in named
-
-    def _maps(self) -> Maps:
-        """Reads the maps of coming steps."""
-        distillation = self.distillation
-        if distillation is None:
-            return lambda view: None
-        return lambda view: distillation.map_of(view) if distillation.joint else None
-
-    def _visit(self, progress: Progress, curves: Curves) -> None:
-        """Saves and measures where the settings ask for it at this iteration."""
-        config, last = self.config, self.iteration == self.config.iterations
-        if last or self.iteration in config.save_iterations:
-            path = self.save_ply()
-            progress.say(f"iteration {self.iteration}: wrote {path}")
-        if self.iteration in config.checkpoint_iterations:
-            progress.say(f"iteration {self.iteration}: wrote {self.save_checkpoint()}")
-        if last or self.iteration in config.test_iterations:
-            for split, means in self._measure().items():
-                curves.add(self.iteration, {f"{split}/{key}": value for key, value in means.items()})
-                figures = f"PSNR {means['psnr']:.2f} dB, SSIM {means['ssim']:.4f}"
-                progress.say(f"iteration {self.iteration}: {split} {figures}")
-            try:
-                cosines = self._measure_features()
-            except UserError as error:  # of a test view, which training does not need
-                progress.say(f"iteration {self.iteration}: features were not measured: {error}")
-                cosines = {}
-            for split, cosine in cosines.items():
-                curves.add(self.iteration, {f"{split}/feature_cosine": cosine})
-                progress.say(f"iteration {self.iteration}: {split} features: cosine {cosine:.4f}")
-
-    def _measure(self) -> dict[str, dict[str, float]]:
-        return measure(
-            self.model,
-            self.scene,
-            self.config,
-            self.background,
-            folder=self.folder,
-            iteration=self.iteration,
-            seconds=self.seconds,
-        )
-
-    def _measure_features(self) -> dict[str, float]:
-        """The cosines by split; none before features are taught. Those to be lifted wait for the end."""
-        distillation, last = self.distillation, self.iteration == self.config.iterations
-        if distillation is None or not (last or distillation.teaches_at(self.iteration)):
-            return {}
-        return measure_features(
-            self.model,
-            distillation.field(),
-            self.scene,
-            distillation.teacher,
-            self.config,
-            folder=self.folder,
-            iteration=self.iteration,
-        )
 
     def _position_rate(self, iteration: int) -> float:
         config = self.config
@@ -341,9 +230,3 @@ def _rates(config: TrainConfig, extent: float) -> dict[str, float]:
         "sh_dc": config.feature_lr,
         "sh_rest": config.feature_lr / 20,
     }
-
-
-@torch.no_grad()
-def _psnr(image: Tensor, target: Tensor) -> float:
-    mse = (image.clamp(0, 1) - target.to(image)).square().mean().item()
-    return -10 * math.log10(max(mse, 1e-10))
