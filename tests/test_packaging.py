@@ -100,7 +100,10 @@ def test_encoders_stand_alone() -> None:
 
 
 def test_what_is_imported_is_declared() -> None:
-    declared = {distribution(requirement) for requirement in project()["project"]["dependencies"]}
+    requirements = list(project()["project"]["dependencies"])
+    for name, extra in project()["project"]["optional-dependencies"].items():
+        requirements += extra if name != "dev" else []
+    declared = {distribution(requirement) for requirement in requirements}
     owners = packages_distributions()
     imported = {module for path in sources() for module in imported_modules(path)}
     for module in sorted(imported):
