@@ -1,7 +1,8 @@
-// The arguments of project and of its gradient: checked, and as the kernels want them.
+// What goes into project and its gradient and what comes out: checked, made, and as the kernels want it.
 #pragma once
 
 #include <limits>
+#include <tuple>
 
 #include "../checks.h"
 #include "project.h"
@@ -64,6 +65,7 @@ struct ProjectArguments {
 
   int64_t gaussians() const { return means.size(0); }
   int64_t cameras() const { return cam_from_world.size(0); }
+  int64_t colored() const { return sh_dc ? gaussians() : 0; }
   int64_t rest() const { return sh_rest ? sh_rest->size(1) : 0; }
 
   // Uninitialised, beside the inputs.
@@ -92,6 +94,67 @@ struct ProjectArguments {
             far,
             antialiased};
   }
+};
+
+using ProjectResult = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+struct ProjectTensors {
+  Tensor means2d, conics, opacities, colors, depths, radii;
+
+  explicit ProjectTensors(const ProjectArguments& in)
+      : means2d(in.empty({in.cameras(), in.gaussians(), 2}, in.kind.dtype)),
+        conics(in.empty({in.cameras(), in.gaussians(), 3}, in.kind.dtype)),
+        opacities(in.empty({in.cameras(), in.gaussians()}, in.kind.dtype)),
+        colors(in.empty({in.cameras(), in.colored(), 3}, in.kind.dtype)),
+        depths(in.empty({in.cameras(), in.gaussians()}, in.kind.dtype)),
+        radii(in.empty({in.cameras(), in.gaussians()}, ScalarType::Int)) {}
+
+  template <class T>
+  ProjectOutputs<T> raw() {
+    return {mutable_data<T>(means2d), mutable_data<T>(conics), mutable_data<T>(opacities),
+            mutable_data<T>(colors),  mutable_data<T>(depths), mutable_data<int32_t>(radii)};
+  }
+  ProjectResult all() const { return {means2d, conics, opacities, colors, depths, radii}; }
+};
+
+struct ProjectGradTensors {
+  Tensor means2d, conics, opacities, colors, depths, projected_colors, radii;  // in
+  Tensor means, quats, scales, raw_opacities, sh_dc, sh_rest;                  // out
+
+  ProjectGradTensors(const ProjectArguments& in, const Tensor& g_means2d, const Tensor& g_conics,
+                     const Tensor& g_opacities, const Tensor& g_colors, const Tensor& g_depths, const Tensor& colors_,
+                     const Tensor& radii_)
+      : means2d(checked(g_means2d, "grad of means2d", in.kind, {in.cameras(), in.gaussians(), 2}, "[B, N, 2]")),
+        conics(checked(g_conics, "grad of conics", in.kind, {in.cameras(), in.gaussians(), 3}, "[B, N, 3]")),
+        opacities(checked(g_opacities, "grad of opacities", in.kind, {in.cameras(), in.gaussians()}, "[B, N]")),
+        colors(checked(g_colors, "grad of colors", in.kind, {in.cameras(), in.colored(), 3}, "[B, N, 3]")),
+        depths(checked(g_depths, "grad of depths", in.kind, {in.cameras(), in.gaussians()}, "[B, N]")),
+        projected_colors(checked(colors_, "colors", in.kind, {in.cameras(), in.colored(), 3}, "[B, N, 3]")),
+        radii(checked(radii_, "radii", in.kind.with(ScalarType::Int), {in.cameras(), in.gaussians()}, "[B, N]")),
+        means(in.empty({in.gaussians(), 3}, in.kind.dtype)),
+        quats(in.empty({in.gaussians(), 4}, in.kind.dtype)),
+        scales(in.empty({in.gaussians(), 3}, in.kind.dtype)),
+        raw_opacities(in.empty({in.gaussians()}, in.kind.dtype)),
+        sh_dc(in.empty({in.colored(), 3}, in.kind.dtype)),
+        sh_rest(in.empty({in.sh_rest ? in.gaussians() : 0, in.rest(), 3}, in.kind.dtype)) {}
+
+  template <class T>
+  ProjectGrads<T> raw() {
+    return {data<T>(means2d),
+            data<T>(conics),
+            data<T>(opacities),
+            data<T>(colors),
+            data<T>(depths),
+            data<int32_t>(radii),
+            data<T>(projected_colors),
+            mutable_data<T>(means),
+            mutable_data<T>(quats),
+            mutable_data<T>(scales),
+            mutable_data<T>(raw_opacities),
+            mutable_data<T>(sh_dc),
+            mutable_data<T>(sh_rest)};
+  }
+  ProjectResult all() const { return {means, quats, scales, raw_opacities, sh_dc, sh_rest}; }
 };
 
 }  // namespace fgs
