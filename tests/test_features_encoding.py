@@ -346,3 +346,27 @@ def test_the_verb_refuses_before_it_begins(tmp_path: Path, capsys: pytest.Captur
     assert "there is no encoder" in capsys.readouterr().err
     assert main(["encode", "-s", str(tmp_path / "none"), "-f", "handcrafted"]) == 2
     assert not (root / "features" / "handcraftd").exists()
+
+
+class Finder(Blocks):
+    """Finds out how many photos it has seen."""
+
+    def findings(self) -> dict[str, Any]:
+        return {"photos": len(self.seen)}
+
+
+def test_findings_of_the_encoder_are_kept_beside_the_maps(scene: Scene, folder: Path) -> None:
+    encode(scene, folder, Finder())
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["photos"] == len(NAMES) and meta["channels"] == 8
+    removed = next(iter(folder.glob("*.safetensors")))
+    removed.unlink()
+    encode(scene, folder, Finder())  # knows one photo only: what was found from all of them stays
+    assert json.loads((folder / "meta.json").read_text()) == meta
+    assert removed.is_file()
+
+
+def test_findings_are_kept_with_a_pca_too(scene: Scene, folder: Path) -> None:
+    encode(scene, folder, Finder(), pca=2)
+    meta = json.loads((folder / "meta.json").read_text())
+    assert meta["photos"] == len(NAMES) and meta["channels"] == 2 and "variances" in meta

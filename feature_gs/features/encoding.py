@@ -97,6 +97,7 @@ def encode_scene(
     if run.todo:
         run.check_disk()
         run.encode() if pca is None else run.encode_with_pca(pca)
+        run.keep_findings()
     if run.todo or not (folder / PREVIEW).is_file():
         write_preview(store, [photo.view for photo in photos])
     return TeacherStore.open(folder)
@@ -170,6 +171,13 @@ class _Run:
             photo.write(self.store.folder, self.basis.project(features).permute(2, 0, 1))
         shutil.rmtree(self.full.folder, ignore_errors=True)
         self.say(f"{dimensions} components hold {self.basis.explained:.1%} of the variance.")
+
+    def keep_findings(self) -> None:
+        """Writes what the encoder found out to meta.json; what is known from earlier photos stays."""
+        known = TeacherStore.open(self.store.folder).meta
+        meta = {**self.encoder.findings(), **known}
+        if meta != known:
+            write_meta(self.store.folder, **meta)
 
     def _fit(self, dimensions: int) -> Pca:
         assert self.full is not None
