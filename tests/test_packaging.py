@@ -77,7 +77,7 @@ def test_every_folder_has_a_floor() -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_folder_imports_only_from_floors_below(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    own = FLOORS.index(room) if room != "__init__" else -1
+    own = FLOORS.index(room) if room != "__init__" else len(FLOORS)  # feature_gs itself is the roof
     for module in imported_modules(path):
         parts = module.split(".")
         if parts[0] == "feature_gs" and parts[1] in FLOORS:
@@ -90,6 +90,15 @@ def test_relative_imports_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file = tmp_path / "a" / "b" / "c.py"
     file.write_text("from . import x\nfrom ..y import z\ndef f():\n    import numpy.linalg\n")
     assert list(imported_modules(file)) == ["a.b.x", "a.y.z", "numpy.linalg"]
+
+
+def test_importing_feature_gs_loads_nothing_heavy() -> None:
+    """What it offers is imported when it is called."""
+    program = "import sys, feature_gs; print(*(set(sys.modules) & {'torch', 'numpy', 'feature_gs.scenes'}))"
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True, text=True
+    )
+    assert shown.stdout.strip() == ""
 
 
 def test_encoders_stand_alone() -> None:

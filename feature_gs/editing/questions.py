@@ -1,0 +1,117 @@
+"""Which Gaussians an edit means: a selection on disk or a query, and how it is cleaned up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feature_gs.editing.reading import Entry, Reader
+from feature_gs.errors import UserError
+from feature_gs.queries.selection import FILE_NAME
+
+_CLEAN_UP = ("threshold", "smooth", "largest_cluster")
+_MOST_NEIGHBOURS = 1000
+_LISTED = 8  # names in a message
+
+
+@dataclass(frozen=True)
+class Question:
+    """A part of a scene, described.
+
+    Attributes:
+        where: File and line, for messages.
+        kind: How it is found: a key of QUERIES, or "feature_3dgs".
+        asked: What that way needs.
+        threshold: Selected is what scores above it; None: as the query says.
+        smooth: Neighbours that scores are averaged over; 0: none.
+        largest_cluster: Drop what lies apart.
+    """
+
+    where: str
+    kind: str
+    asked: dict[str, Any]
+    threshold: float | None = None
+    smooth: int = 0
+    largest_cluster: bool = False
+
+
+def read_question(reader: Reader, key: str, what: Any) -> Question:
+    """The value of a key as a question: the name of a selection, or a query with its clean-up."""
+    if isinstance(what, str) and what.strip():
+        return Question(reader.where(key), "selection", {"name": what.strip()})
+    if not isinstance(what, Entry):
+        raise reader.error(
+            f"{key} must be followed by what is meant: a name, a file, `all`, or a query as {{text: mug}} "
+            "or {point: [120, 80], view: 008.png}.",
+            key,
+        )
+    inner = reader.inner(key, what)
+    kind = inner.one_of(QUERIES)
+    question = Question(
+        where=inner.where(),
+        kind=kind,
+        asked=QUERIES[kind](inner),
+        threshold=inner.number("threshold", 0, 1) if "threshold" in inner else None,
+        smooth=inner.whole("smooth", 1, _MOST_NEIGHBOURS) if "smooth" in inner else 0,
+        largest_cluster=inner.flag("largest_cluster"),
+    )
+    inner.finish(_CLEAN_UP)
+    return question
+
+
+def _selection(reader: Reader) -> dict[str, Any]:
+    return {"name": reader.text("selection")}
+
+
+def _text(reader: Reader) -> dict[str, Any]:
+    negatives = reader.texts("negative_text") if "negative_text" in reader else []
+    return {"text": reader.texts("text"), "negative_text": negatives}
+
+
+def _point(reader: Reader) -> dict[str, Any]:
+    asked = {"point": _points(reader, "point"), "view": reader.text("view")}
+    asked["negative_point"] = _points(reader, "negative_point") if "negative_point" in reader else []
+    return asked
+
+
+def _points(reader: Reader, key: str) -> list[tuple[float, ...]]:
+    """One point [x, y] or several [[x, y], ...]."""
+    value = reader.raw(key)
+    single = isinstance(value, list) and not any(isinstance(part, list) for part in value)
+    rows = [reader.numbers(key, 2)] if single else reader.rows(key, None, 2)
+    return [tuple(row) for row in rows]
+
+
+def _box(reader: Reader) -> dict[str, Any]:
+    return {"box": tuple(reader.numbers("box", 4)), "view": reader.text("view")}
+
+
+def _patch(reader: Reader) -> dict[str, Any]:
+    return {"patch": tuple(reader.numbers("patch", 3)), "view": reader.text("view")}
+
+
+QUERIES: dict[str, Callable[[Reader], dict[str, Any]]] = {
+    "selection": _selection,
+    "text": _text,
+    "point": _point,
+    "box": _box,
+    "patch": _patch,
+}
+
+
+def selection_file(model_path: Path, name: str) -> Path:
+    """The file of a selection: MODEL/queries/NAME/selection.safetensors, or the path `name` itself.
+
+    Raises:
+        UserError: There is neither.
+    """
+    folder = model_path / "queries"
+    for path in (folder / name / FILE_NAME, Path(name), Path(name) / FILE_NAME):
+        if path.is_file():
+            return path
+    there = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/{FILE_NAME}"))
+    listed = ", ".join(there[:_LISTED]) or "none yet"
+    raise UserError(
+        f"{name!r} is no selection: neither a query of {model_path} (there are: {listed}) nor a file. Make "
+        f"one: feature-gs segment -m {model_path} --name {name} --view VIEW --point X Y"
+    )

@@ -1,0 +1,178 @@
+"""A trained scene in Python: ask it, take it apart, render it, save it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from feature_gs.editing import decompose
+from feature_gs.editing.answer import answer
+from feature_gs.editing.cloud import Cloud
+from feature_gs.editing.edit import edited, read_plan
+from feature_gs.editing.folder import write_model
+from feature_gs.editing.questions import Question
+from feature_gs.features.field import FeatureField
+from feature_gs.queries.selection import Selection
+from feature_gs.queries.views import find_view
+from feature_gs.rasterizer import RenderOutput
+from feature_gs.scenes import Camera
+from feature_gs.training.trained import Trained, load_trained
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianScene:
+    """Gaussians with cameras and features. Every method leaves it as it is.
+
+    Attributes:
+        trained: Gaussians, cameras and settings.
+        field: The features, or None.
+    """
+
+    trained: Trained
+    field: FeatureField | None
+
+    def __len__(self) -> int:
+        return len(self.trained.model)
+
+    @property
+    def views(self) -> list[str]:
+        """The names of the training and test views."""
+        return [camera.name for cameras in self.trained.cameras.values() for camera in cameras]
+
+    def select(
+        self,
+        *,
+        selection: str | Path | None = None,
+        text: str | Sequence[str] | None = None,
+        negative_text: str | Sequence[str] = (),
+        point: Point | Sequence[Point] | None = None,
+        negative_point: Point | Sequence[Point] = (),
+        box: tuple[float, float, float, float] | None = None,
+        patch: tuple[float, float, float] | None = None,
+        view: str | None = None,
+        threshold: float | None = None,
+        smooth: int = 0,
+        largest_cluster: bool = False,
+    ) -> Selection:
+        """Finds a part of the scene by exactly one of selection, text, point, box and patch.
+
+        Args:
+            selection: Name of a query made by `feature-gs segment`, or the path of its file.
+            text: What it is called; several words mean any of them.
+            negative_text: What else there is, in words.
+            point: X and Y in pixels of `view`, once or several times.
+            negative_point: Where it is not, likewise.
+            box: X1, Y1, X2, Y2 in pixels of `view`.
+            patch: X, Y and side of a square of `view`; all that looks alike is selected.
+            view: Name of the photo that point, box or patch are in.
+            threshold: Selected is what scores above it, 0 to 1; None: as the query says.
+            smooth: Average scores over so many neighbours.
+            largest_cluster: Drop what lies apart from the largest part.
+
+        Returns:
+            The selection; `~a`, `a & b` and `a | b` combine several.
+
+        Raises:
+            UserError: The query has no answer, or the scene has no features.
+            ValueError: Not exactly one kind of query, or a view is missing.
+
+        Example:
+            >>> scene.select(point=(120, 80), view="008.png")
+        """
+        queries = {"selection": selection, "text": text, "point": point, "box": box, "patch": patch}
+        given = [kind for kind, value in queries.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(queries)}, got {', '.join(given) or 'none'}")
+        (kind,) = given
+        if kind in ("point", "box", "patch") and view is None:
+            raise ValueError(f"{kind} needs the view that it is in")
+        asked: dict[str, Any] = {kind: queries[kind], "view": view}
+        if kind == "selection":
+            asked = {"name": str(selection)}
+        elif kind == "text":
+            asked = {"text": _words(text or ""), "negative_text": _words(negative_text)}
+        elif kind == "point":
+            asked |= {"point": _points(point or ()), "negative_point": _points(negative_point)}
+        question = Question("select", kind, asked, threshold, smooth, largest_cluster)
+        return answer(question, self.trained, self.field)
+
+    def only(self, selection: Selection, *, soft: bool = False) -> "GaussianScene":
+        """Only what is selected; `soft` multiplies opacities by the scores instead."""
+        return self._with(decompose.only(self._cloud, selection, soft=soft))
+
+    def without(self, selection: Selection, *, soft: bool = False) -> "GaussianScene":
+        """The scene without what is selected; `soft` multiplies opacities by 1 - score instead."""
+        return self._with(decompose.without(self._cloud, selection, soft=soft))
+
+    def edited(self, config: str | Path) -> "GaussianScene":
+        """The scene after the edits of an edit.yaml (docs/editing.md).
+
+        Raises:
+            UserError: The edits cannot be read or carried out.
+        """
+        return self._with(edited(self.trained, self.field, read_plan(Path(config)), say=_silent))
+
+    def render(self, view: Camera | str) -> RenderOutput:
+        """One view as the model was trained to be seen: `color` [1, H, W, 3], `alpha` [1, H, W], and so on.
+
+        Args:
+            view: A camera, or the name of a photo with or without suffix.
+
+        Raises:
+            UserError: There is no such photo.
+        """
+        return self.trained.render(view if isinstance(view, Camera) else find_view(self.trained, view))
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes a model folder, which every verb takes.
+
+        Args:
+            folder: The folder.
+            overwrite: Replace the model that is in it.
+
+        Returns:
+            The PLY.
+
+        Raises:
+            UserError: The folder is in use, is the scene's own, or cannot be written to.
+        """
+        return write_model(Path(folder), self.trained, self._cloud, overwrite=overwrite)
+
+    @property
+    def _cloud(self) -> Cloud:
+        return Cloud(self.trained.model, self.field)
+
+    def _with(self, cloud: Cloud) -> "GaussianScene":
+        return GaussianScene(replace(self.trained, model=cloud.model), cloud.field)
+
+
+def load(model_path: str | Path, iteration: int = -1) -> GaussianScene:
+    """Reads a model folder.
+
+    Args:
+        model_path: The folder.
+        iteration: The iteration to load; -1: the newest.
+
+    Raises:
+        UserError: The folder is no model's folder, or a file in it is damaged.
+    """
+    trained = load_trained(Path(model_path), iteration)
+    return GaussianScene(trained, trained.field())
+
+
+def _words(text: str | Sequence[str]) -> list[str]:
+    words = text.split(",") if isinstance(text, str) else text
+    return [word.strip() for word in words if word.strip()]
+
+
+def _points(points: Point | Sequence[Point]) -> list[Point]:
+    """One point or several, as several."""
+    if len(points) == 2 and not isinstance(points[0], Sequence):
+        return [points]  # type: ignore[list-item]
+    return list(points)  # type: ignore[arg-type]
+
+
+def _silent(_: str) -> None:
+    pass
