@@ -11,7 +11,7 @@ from PIL import Image
 
 from feature_gs.scenes import Camera, Scene, load_scene, procedural, read_cameras_json
 from feature_gs.scenes.procedural import DEPTH_SCALE, write_demo_scene
-from feature_gs.scenes.raytracer import Lamp, Solid, bake
+from feature_gs.scenes.raytracer import BakedSolid, Lamp, Solid, bake
 from feature_gs.scenes.solids import Box, Cylinder, Shape, Sphere
 
 VIEWS = 10
@@ -28,7 +28,12 @@ def baked_once() -> Iterator[None]:
     """The light depends on nothing and takes seconds: computed once for all scenes of this file."""
     with pytest.MonkeyPatch.context() as patch:
         baked = bake(procedural._solids(), procedural.LAMPS)
-        patch.setattr(procedural, "bake", lambda solids, lamps: baked)
+
+        def of_those(solids: list[Solid], lamps: list[Lamp]) -> list[BakedSolid]:
+            kept = {solid.label for solid in solids}
+            return [thing for thing in baked if thing.solid.label in kept]
+
+        patch.setattr(procedural, "bake", of_those)
         yield
 
 
@@ -200,3 +205,22 @@ def test_the_seed_moves_the_cameras_and_repeats(tmp_path: Path, folder: Path) ->
     write_demo_scene(tmp_path, views=VIEWS, width=96, height=72, seed=1)
     moved = load_scene(tmp_path).train[0].camera
     assert not np.allclose(moved.cam_from_world, load_scene(folder).train[0].camera.cam_from_world)
+
+
+def test_a_thing_can_be_left_out(tmp_path: Path, folder: Path, scene: Scene) -> None:
+    write_demo_scene(tmp_path, views=VIEWS, width=96, height=72, without=("cube",))
+    assert (tmp_path / "labels.json").read_text() == (folder / "labels.json").read_text()
+    names = json.loads((folder / "labels.json").read_text())["labels"]
+    cube = next(int(i) for i, name in names.items() if name == "cube")
+    revealed = 0
+    for view in scene.train:
+        here, there = (read(root, "labels", view.camera) for root in (folder, tmp_path))
+        assert not (there == cube).any()
+        assert (here[here != cube] == there[here != cube]).all()
+        nearer, farther = (read(root, "depth", view.camera).astype(int) for root in (folder, tmp_path))
+        assert (nearer[here == cube] < farther[here == cube]).all()
+        assert (nearer[here != cube] == farther[here != cube]).all()
+        revealed += int((here == cube).sum())
+    assert revealed > 100
+    with pytest.raises(ValueError, match="piano"):
+        write_demo_scene(tmp_path, without=("piano",))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,13 @@ LAMPS = [
 
 
 def write_demo_scene(
-    folder: Path, *, views: int = 40, width: int = 256, height: int = 192, seed: int = 0
+    folder: Path,
+    *,
+    views: int = 40,
+    width: int = 256,
+    height: int = 192,
+    seed: int = 0,
+    without: Collection[str] = (),
 ) -> None:
     """Renders the demo scene and writes all that is known of it.
 
@@ -44,11 +51,18 @@ def write_demo_scene(
         width: Width of the views in pixels.
         height: Height of the views in pixels.
         seed: Which surface points are chosen, and where on its circle the first camera stands.
+        without: Labels of things that are left out, with their shadows; the others keep their ids.
+
+    Raises:
+        ValueError: There is no thing of such a label.
     """
     random = np.random.default_rng(seed)
-    solids = _solids()
+    everything = _solids()
+    names = list(dict.fromkeys(solid.label for solid in everything))
+    if not {*without} <= {*names}:
+        raise ValueError(f"the scene holds {', '.join(names)}; got {', '.join(without)} to leave out")
+    solids = [solid for solid in everything if solid.label not in without]
     baked = bake(solids, LAMPS)
-    names = list(dict.fromkeys(solid.label for solid in solids))
     ids = np.array([names.index(solid.label) + 1 for solid in solids], dtype=np.uint8)
     cameras = _cameras(views, width, height, start=random.uniform(0, 2 * np.pi) if seed else 0.0)
 
