@@ -24,9 +24,11 @@ HOST = ROOT / "tests" / "cuda_host"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
 
 
-def cuda_sources() -> list[Path]:
-    """All CUDA sources of the project."""
-    return sorted((ROOT / "csrc").rglob("*.cu"))
+def op_sources(kernels: Sequence[Path] | None = None) -> list[Path]:
+    """The sources of the ops: their table and their CUDA kernels, all of them by default."""
+    if kernels is None:
+        kernels = sorted((ROOT / "csrc").rglob("*.cu"))
+    return [ROOT / "csrc" / "ops.cpp", *(path.resolve() for path in kernels)]
 
 
 def compiler_flags(sanitize: bool) -> list[str]:
@@ -57,7 +59,7 @@ def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: b
         f"  command = $cxx {' '.join(link)} $in {' '.join(torch_libraries)} -o $out",
     ]
     objects = []
-    for source in (*sources, ROOT / "csrc" / "ops.cpp", *sorted(HOST.glob("*.cpp"))):
+    for source in (*sources, *sorted(HOST.glob("*.cpp"))):
         name = folder / (str(source.relative_to(ROOT)).replace("/", "-") + ".o")
         objects.append(str(name))
         lines.append(f"build {name}: compile {source}")
@@ -66,11 +68,11 @@ def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: b
     return "\n".join([*lines, f"build {library}: link {' '.join(objects)}", f"default {library}", ""])
 
 
-def build(sources: Sequence[Path] | None = None, *, sanitize: bool = False) -> Path:
+def build(sources: Sequence[Path], *, sanitize: bool = False) -> Path:
     """Compiles what is out of date.
 
     Args:
-        sources: The CUDA sources, all of them by default.
+        sources: What is compiled, besides the emulator; `op_sources()` for the ops.
         sanitize: Whether to compile for AddressSanitizer and UBSan.
 
     Returns:
@@ -79,11 +81,10 @@ def build(sources: Sequence[Path] | None = None, *, sanitize: bool = False) -> P
     Raises:
         RuntimeError: The sources do not compile; with the compiler's messages.
     """
-    sources = cuda_sources() if sources is None else sorted(path.resolve() for path in sources)
     folder = ROOT / "build" / ("emulated-sanitized" if sanitize else "emulated")
     folder.mkdir(parents=True, exist_ok=True)
     which = hashlib.sha256("\n".join(map(str, sources)).encode()).hexdigest()[:8]
-    library = folder / f"ops-{which}.so"
+    library = folder / f"{which}.so"
     ninja = shutil.which("ninja", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert ninja is not None, "ninja is missing: pip install ninja"
     with open(folder / "lock", "w") as lock:
@@ -98,4 +99,4 @@ def build(sources: Sequence[Path] | None = None, *, sanitize: bool = False) -> P
 
 if __name__ == "__main__":
     paths = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
-    print(build(paths or None, sanitize="--sanitize" in sys.argv))
+    print(build(op_sources(paths or None), sanitize="--sanitize" in sys.argv))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from cuda_host.build import ROOT, build
+from cuda_host.build import ROOT, build, op_sources
 
 IN_ORDER, BACKWARDS, SHUFFLED = 0, 1, 2  # and on: other shuffles
 
@@ -52,4 +52,4 @@ def load() -> Emulated:
     if library := os.environ.get("FEATURE_GS_EMULATED_LIBRARY"):
         return Emulated(Path(library))
     names = os.environ.get("FEATURE_GS_EMULATED_SOURCES")
-    return Emulated(build([ROOT / name for name in names.split()] if names else None))
+    return Emulated(build(op_sources([ROOT / name for name in names.split()] if names else None)))
