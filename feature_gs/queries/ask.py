@@ -19,6 +19,7 @@ from feature_gs.queries.graph import gaussian_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_mask, grow_from_points
 from feature_gs.queries.in_view import RING, rendered_map
 from feature_gs.queries.sam import SamDecoder, SamPrompt
+from feature_gs.queries.sam_frame import padding_of
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.similarity import cosines, distance_of, mean_direction
 from feature_gs.queries.thresholds import Split, nearest_group
@@ -216,7 +217,8 @@ def sam_mask(
         corners = edges.clamp(min=0).minimum(limits)
     single = box is None and len(points) + len(negatives) == 1
     prompt = SamPrompt(places, labels, corners)
-    masks = sam.masks(features, camera.width, camera.height, prompt, multimask=single)
+    padding = padding_of(field.meta)
+    masks = sam.masks(features, camera.width, camera.height, prompt, multimask=single, padding=padding)
     return masks.masks[int(masks.scores.argmax())]
 
 
