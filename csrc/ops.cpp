@@ -17,15 +17,16 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
   m.def(
       "rasterize(Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths, Tensor? features, "
       "Tensor? background, Tensor? absgrad, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, "
-      "Tensor gaussian_offsets, int width, int height, int feature_cell, bool features_move_geometry) -> (Tensor color, Tensor alpha, Tensor depth, Tensor median_depth, "
+      "Tensor gaussian_offsets, int width, int height, int feature_cell, bool features_move_geometry, "
+      "bool tensor_cores) -> (Tensor color, Tensor alpha, Tensor depth, Tensor median_depth, "
       "Tensor blended_features, Tensor transmittance, Tensor last, Tensor weights)");
   m.def(
       "rasterize_backward(Tensor? grad_color, Tensor? grad_alpha, Tensor? grad_depth, Tensor? grad_features, "
       "Tensor? grad_weights, Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths, "
       "Tensor? features, Tensor? background, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, "
       "Tensor gaussian_offsets, Tensor alpha, Tensor depth, Tensor transmittance, Tensor last, "
-      "int width, int height, int feature_cell, bool features_move_geometry, bool absgrad, bool features_need_grad) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "int width, int height, int feature_cell, bool features_move_geometry, bool tensor_cores, bool absgrad, "
+      "bool features_need_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "compress_cells(Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets, int batch, int width, int height, "
       "int cell) -> (Tensor gaussians, Tensor offsets, Tensor rows, Tensor places)");

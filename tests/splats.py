@@ -120,14 +120,19 @@ def intersect_arguments(splats: Splats) -> tuple[Any, ...]:
 
 
 def rasterize_arguments(
-    splats: Splats, lists: tuple[Tensor, ...], cell: int, move: bool, absgrad: Tensor | None
+    splats: Splats,
+    lists: tuple[Tensor, ...],
+    cell: int,
+    move: bool,
+    absgrad: Tensor | None,
+    tensor_cores: bool = True,
 ) -> tuple[Any, ...]:
     """What the op `rasterize` takes: of the lists of `intersect` all but `slot_tiles`."""
     geometry = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths)
     features = None if cell >= POOLED_CELL else splats.features
     tiles, gaussians, slots, _, offsets = lists
     payload = (features, splats.background, absgrad, tiles, gaussians, slots, offsets)
-    return (*geometry, *payload, splats.width, splats.height, cell, move)
+    return (*geometry, *payload, splats.width, splats.height, cell, move, tensor_cores)
 
 
 def _near(values: Tensor, boundary: float, margin: float) -> Tensor:

@@ -6,6 +6,7 @@
 namespace fgs {
 inline namespace FGS_ISA {
 
+constexpr double kLog2Of255 = 7.994353436858858;
 constexpr double kEllipseMargin = 0.01;  // px added on every side, far above the rounding of the tests below
 
 // {d : xx dx² + 2 xy dx dy + yy dy² <= reach}, reach = 2 ln(255 opacity)
@@ -20,7 +21,7 @@ struct Ellipse {
 
 template <class T>
 FGS_HD T ellipse_reach(T opacity) {
-  return T(2.0 / kLog2E) * (log2(opacity) + T(7.994353436858858));  // log2(255)
+  return T(2.0 / kLog2E) * (log2(opacity) + T(kLog2Of255));
 }
 
 template <class T>

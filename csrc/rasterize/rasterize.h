@@ -24,6 +24,7 @@
 #include <cstdint>
 
 #include "../intersect/intersect.h"
+#include "../math/host_device.h"
 
 namespace fgs {
 
@@ -38,21 +39,22 @@ constexpr int kRecord = 16;
 
 template <class T>
 struct RasterizeInputs {
-  const T* records;   // [B * N, kRecord]
+  const T* records;   // [B * N, kRecord], or kCudaRecord for the CUDA twin
   const T* features;  // [N, C] or null
   const T* background;
   const int64_t* tile_offsets;
   const int32_t *pair_gaussians, *pair_slots;
-  int64_t cameras, gaussians, width, height, channels;
+  int64_t cameras, gaussians, pairs, width, height, channels;
   int cell;
   bool features_move_geometry;
 
-  int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
-  int64_t tiles_y() const { return (height + kTile - 1) / kTile; }
-  int64_t cells_x() const { return (width + cell - 1) / cell; }
-  int64_t cells_y() const { return (height + cell - 1) / cell; }
-  int cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
-  bool pooled() const { return cell >= kBlock; }  // cells of whole blocks: their weights are put out
+  FGS_HD int64_t splats() const { return cameras * gaussians; }
+  FGS_HD int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
+  FGS_HD int64_t tiles_y() const { return (height + kTile - 1) / kTile; }
+  FGS_HD int64_t cells_x() const { return (width + cell - 1) / cell; }
+  FGS_HD int64_t cells_y() const { return (height + cell - 1) / cell; }
+  FGS_HD int cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
+  FGS_HD bool pooled() const { return cell >= kBlock; }  // cells of whole blocks: their weights are put out
 };
 
 template <class T>
@@ -69,7 +71,7 @@ struct RasterizeGrads {
   const T *depth_value, *alpha_value, *transmittance;   // results of the forward pass
   const int32_t* last;
   // between: by slot
-  T* pairs;  // [P, kRecord]: Σ w dL/dcolor (3), Σ w dL/ddepth / Σw, moments of alpha dL/dalpha (6), absgrad (2)
+  T* pairs;  // [P, kRecord or kCudaRecord]: Σ w dL/dcolor (3), Σ w dL/ddepth / Σw, moments of alpha dL/dalpha (6), absgrad (2)
   T* pair_features;  // [P, channel_count], for cells < 4
   int64_t channel_begin, channel_count;  // the channels of this round
   bool geometry;     // false in rounds after the first: features only

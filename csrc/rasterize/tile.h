@@ -74,7 +74,7 @@ FGS_HD void for_each_block(const Tile<typename P::Scalar>& tile, const Visit& vi
     const P x = P::gather(r, index), y = P::gather(r + 1, index), two(2.0);
     // Conic and reach both times log2(e): the ellipse is the same.
     const Ellipse<P> e = make_ellipse(two * P::gather(r + 2, index), P::gather(r + 3, index),
-                                      two * P::gather(r + 4, index), two * (P::gather(r + 5, index) + P(7.994353436858858)));
+                                      two * P::gather(r + 4, index), two * (P::gather(r + 5, index) + P(kLog2Of255)));
     const uint32_t real = here == 32 ? ~0u : (1u << here) - 1;
     for (int band = 0; band < 4 && band * kBlock < tile.height; ++band) {
       const P top = P(band * kBlock + 0.5) - y;

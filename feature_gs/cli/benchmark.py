@@ -217,7 +217,7 @@ def measure(splats: Splats, channels: int, cell: int, fragments: int, sgemm: flo
     size = (splats.width, splats.height)
 
     def forward() -> tuple[tuple[Tensor, ...], CellWeights | None, Tensor]:
-        outputs = ops.rasterize(*inputs, *payload, None, *lists, *size, cell, False)
+        outputs = ops.rasterize(*inputs, *payload, None, *lists, *size, cell, False, True)
         if features is None or not pooled:
             return outputs, None, outputs[4]
         slots = (outputs[7], slot_tiles, gaussian_offsets)
@@ -231,7 +231,7 @@ def measure(splats: Splats, channels: int, cell: int, fragments: int, sgemm: flo
     def backward() -> None:
         grads = (g_color, None, None, g_features if in_op else None, None)
         kept = (alpha, depth, transmittance, last)
-        flags = (*size, cell, False, False, in_op)
+        flags = (*size, cell, False, True, False, in_op)
         ops.rasterize_backward(*grads, *inputs, *payload, *lists, *kept, *flags)
         if cells is not None:
             cells.gather(g_features)

@@ -127,6 +127,7 @@ def _rasterize_fake(
     height: int,
     feature_cell: int,
     features_move_geometry: bool,
+    tensor_cores: bool,
 ) -> tuple[Tensor, ...]:
     batch = means2d.shape[0]
     channels = 0 if features is None else features.shape[1]
@@ -148,7 +149,7 @@ def _rasterize_fake(
 @torch.library.register_fake("feature_gs::rasterize_backward")
 def _rasterize_backward_fake(*args: Any) -> tuple[Tensor, ...]:
     grad_features, _, means2d, conics, opacities, colors, depths, features = args[3:11]
-    absgrad, features_need_grad = args[24], args[25]
+    absgrad, features_need_grad = args[25], args[26]
     batch, count = opacities.shape
     channels = 0 if features is None else features.shape[1]
     wanted = features is not None and grad_features is not None and features_need_grad
@@ -169,7 +170,7 @@ def _rasterize_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
     ctx.set_materialize_grads(False)
     absgrad = inputs[7]
     ctx.save_for_backward(*inputs[:7], *inputs[8:12], alpha, depth, transmittance, last)
-    ctx.settings = (*inputs[12:16], absgrad is not None)
+    ctx.settings = (*inputs[12:17], absgrad is not None)
 
 
 def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -178,7 +179,7 @@ def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None,
     if features is None:
         g_features = None
     if all(grad is None for grad in (g_color, g_alpha, g_depth, g_features, g_weights)):
-        return (None,) * 16
+        return (None,) * 17
     wanted = ctx.needs_input_grad[5]
     out = ops.rasterize_backward(
         g_color, g_alpha, g_depth, g_features, g_weights, *ctx.saved_tensors, *ctx.settings, wanted
@@ -191,7 +192,7 @@ def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None,
         out[5] if wanted and g_features is not None else None,
         g_background,
         out[6] if ctx.settings[-1] else None,
-        *(None,) * 8,
+        *(None,) * 9,
     )
 
 

@@ -62,6 +62,7 @@ def rasterize(
     features_move_geometry: bool = False,
     absgrad: bool = False,
     cell_weights: bool = False,
+    tensor_cores: bool = True,
 ) -> RenderOutput:
     """Renders 3D Gaussians with B pinhole cameras, differentiably (Kerbl et al., 3D Gaussians, 2023).
 
@@ -94,6 +95,9 @@ def rasterize(
         absgrad: Also provides the sum over pixels of absolute 2D gradients, see `RenderOutput.absgrad`.
         cell_weights: Also provides the weights of the feature cells, from which feature images of any kind
             are made later, see `RenderOutput.cells`. Needs a `feature_cell` of 4, 8 or 16.
+        tensor_cores: CUDA and float32 only, from compute capability 8.0 on: blends the features of cells of 1
+            or 2 pixels, and sums their gradients, with TF32 operands (10 bits of mantissa) and float32 sums.
+            Off, and on the CPU: multiplies in the precision of the features.
 
     Returns:
         Images of all cameras, see `RenderOutput`.
@@ -178,6 +182,7 @@ def rasterize(
         height,
         feature_cell if pooled or features is not None else 1,
         features_move_geometry,
+        tensor_cores,
     )
     cells = None
     if pooled:
