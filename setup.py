@@ -1,14 +1,18 @@
 """Builds feature_gs._C, the compiled core. All other metadata is in pyproject.toml.
 
 CUDA sources are built when nvcc and a CUDA torch are both present. FEATURE_GS_CUDA=1 insists (build hosts
-need no
-GPU), FEATURE_GS_CUDA=0 leaves them out. FEATURE_GS_SANITIZE=1 builds for AddressSanitizer and UBSan.
+need no GPU), FEATURE_GS_CUDA=0 leaves them out. They are built for the architectures in TORCH_CUDA_ARCH_LIST,
+e.g. "8.0;9.0+PTX"; without it for the GPUs of this machine; without those for all that this nvcc knows of
+CUDA_ARCHITECTURES. FEATURE_GS_SANITIZE=1 builds for AddressSanitizer and UBSan.
 """
 
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from setuptools import Extension, setup
@@ -16,12 +20,22 @@ from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, C
 
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020b000000000000"  # the stable ABI of torch 2.11, the oldest supported
+CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+NVCC_FLAGS = (
+    *("-O3", "-std=c++20", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DUSE_CUDA"),
+    "-Xcompiler=-Wall,-Wextra,-fvisibility=hidden",
+)
+
+
+def find_nvcc() -> str | None:
+    """The compiler of the CUDA toolkit that torch would use."""
+    return CUDA_HOME and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin"))
 
 
 def use_cuda(sources: list[str]) -> bool:
     """Decides whether the CUDA sources are built, and says what was chosen and why."""
     wish = os.environ.get("FEATURE_GS_CUDA", "")
-    has_nvcc = CUDA_HOME is not None and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")) is not None
+    has_nvcc = find_nvcc() is not None
     has_torch = torch.version.cuda is not None
     found = f"nvcc {'found' if has_nvcc else 'not found'}, torch {torch.__version__}"
     if wish not in ("", "0", "1"):
@@ -35,6 +49,26 @@ def use_cuda(sources: list[str]) -> bool:
     else:
         chosen, why = has_nvcc and has_torch, found
     print(f"feature_gs: building {'CPU and CUDA' if chosen else 'CPU'} kernels ({why})", flush=True)
+    return chosen
+
+
+def choose_architectures() -> str:
+    """The GPUs to build for, as torch spells them; says which and leaves them where torch looks for them."""
+    wish, nvcc = os.environ.get("TORCH_CUDA_ARCH_LIST"), find_nvcc()
+    found = sorted({torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())})
+    if wish:
+        chosen, why = wish, "TORCH_CUDA_ARCH_LIST"
+    elif found:
+        chosen, why = ";".join(f"{major}.{minor}" for major, minor in found), "the GPUs of this machine"
+    else:
+        known = subprocess.run(
+            [nvcc or "nvcc", "--list-gpu-code"], capture_output=True, text=True, check=True
+        )
+        codes = known.stdout.split()
+        names = [name for name in CUDA_ARCHITECTURES if f"sm_{name.replace('.', '')}" in codes]
+        chosen, why = ";".join(names) + "+PTX", "no GPU here: all"
+    os.environ["TORCH_CUDA_ARCH_LIST"] = chosen
+    print(f"feature_gs: building for compute capability {chosen} ({why})", flush=True)
     return chosen
 
 
@@ -62,8 +96,8 @@ def extension() -> Extension:
     if not cuda:
         return CppExtension("feature_gs._C", sources, extra_compile_args={"cxx": cxx}, extra_link_args=link)
     flags = {
-        "cxx": [*cxx, "-DFEATURE_GS_CUDA", "-DUSE_CUDA"],
-        "nvcc": ["-O3", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DUSE_CUDA"],
+        "cxx": [*cxx, "-DFEATURE_GS_CUDA", f'-DFEATURE_GS_CUDA_ARCHITECTURES="{choose_architectures()}"'],
+        "nvcc": list(NVCC_FLAGS),
     }
     return CUDAExtension(
         "feature_gs._C", sources + cuda_sources, extra_compile_args=flags, extra_link_args=link
@@ -79,5 +113,18 @@ class Build(BuildExtension):
         sanitized = os.environ.get("FEATURE_GS_SANITIZE") == "1"
         self.build_temp = str(ROOT / "build" / ("sanitized" if sanitized else "objects"))
 
+    def build_extensions(self) -> None:
+        """Builds. The objects of ssim.cpp and ssim.cu, which setuptools gives one name, get two."""
+        name_objects = self.compiler.object_filenames
 
-setup(ext_modules=[extension()], cmdclass={"build_ext": Build})
+        def object_filenames(sources: Sequence[str], *args: Any, **options: Any) -> list[str]:
+            objects = name_objects(sources, *args, **options)
+            pairs = zip(sources, objects, strict=True)
+            return [f"{name}.cu.o" if source.endswith(".cu") else name for source, name in pairs]
+
+        self.compiler.object_filenames = object_filenames
+        super().build_extensions()
+
+
+if __name__ == "__main__":
+    setup(ext_modules=[extension()], cmdclass={"build_ext": Build})

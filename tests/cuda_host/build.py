@@ -10,7 +10,7 @@ Prints the path of the library; loading it registers `torch.ops.feature_gs_emula
 import fcntl
 import hashlib
 import os
-import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -33,11 +33,10 @@ def op_sources(kernels: Sequence[Path] | None = None) -> list[Path]:
 
 def compiler_flags(sanitize: bool) -> list[str]:
     """The flags every file is compiled with."""
-    target = re.search(r'TORCH_TARGET = "(\w+)"', (ROOT / "setup.py").read_text())
-    assert target is not None
+    target = runpy.run_path(str(ROOT / "setup.py"), run_name="settings")["TORCH_TARGET"]
     return [
         *("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"),
-        *("-Wno-unknown-pragmas", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={target[1]}"),
+        *("-Wno-unknown-pragmas", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={target}"),
         *(SANITIZE if sanitize else ()),
         *(flag for path in include_paths() for flag in ("-isystem", path)),
         *("-I", str(HOST)),
