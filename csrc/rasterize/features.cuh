@@ -1,0 +1,171 @@
+// Features of cells of 1 or 2 pixels: a warp lists the splats that its patch sees with their weights, gathers their
+// features and adds up the products, a slice of channels at a time. Warps share splats, and wait for nothing else.
+#pragma once
+
+#include "products.cuh"
+
+namespace fgs {
+
+constexpr int kBlendThreads = 128;  // half a tile
+constexpr int kBlendPatches = kBlendThreads / kWarp;
+constexpr int kFeatureBatch = 64;   // splats staged at a time
+
+// P: how the products are made. The grid: half tiles along x, slices of channels along y.
+template <class P>
+__global__ void __launch_bounds__(kBlendThreads)
+    blend_features_kernel(RasterizeInputs<typename P::Scalar> in, const int32_t* last, typename P::Scalar* out) {
+  using T = typename P::Scalar;
+  using Cells = PatchCells<P::kCell>;
+  __shared__ Chunk<T> records[kFeatureBatch * kChunks<T>];
+  __shared__ __align__(32) T weights[kBlendPatches][kWarp][P::kStride];
+  __shared__ int32_t listed[kBlendPatches][kWarp];
+  __shared__ typename P::Stage stages[kBlendPatches];
+  const Tile2D tile(in, blockIdx.x / 2);
+  const int warp = warp_of_block(), lane = lane_of_warp();
+  const PatchPixel<T> pixel(in, tile, static_cast<int>(blockIdx.x % 2) * kBlendPatches + warp);
+  const PatchTest<T> test(tile, pixel);
+  const int mine = pixel.inside ? last[pixel.index] : 0;
+  WeightWalk<T, P::kCell> walk(tile, pixel, mine);
+  const int deepest = smaller(largest_of_warp(mine), tile.count);
+
+  const int64_t begin = int64_t{blockIdx.y} * P::kChannels;
+  const Slice<T> features{in.features + begin, in.channels,
+                          static_cast<int>(in.channels - begin < P::kChannels ? in.channels - begin : P::kChannels)};
+  P product;
+  int rows = 0;
+  const auto add_rows = [&] {
+    __syncwarp();
+    product.add(weights[warp], listed[warp], rows, features, stages[warp]);
+    __syncwarp();
+    rows = 0;
+  };
+  for (int first = 0; __syncthreads_or(first < deepest); first += kFeatureBatch) {
+    const int here = smaller(tile.count - first, kFeatureBatch);
+    for (int k = threadIdx.x; k < here * kChunks<T>; k += kBlendThreads)
+      records[k] = tile.chunk(in, first + k / kChunks<T>, k % kChunks<T>);
+    __syncthreads();
+    for (int group = 0; group < here && first + group < deepest; group += kWarp) {
+      const Chunk<T>* record = records + group * kChunks<T>;
+      const int place = first + group + lane;
+      const bool reached = place < deepest && test(load_record(record + lane * kChunks<T>).splat);
+      const int32_t gaussian = reached ? tile.gaussian(in, place) : 0;
+      for (unsigned hits = __ballot_sync(kAllLanes, reached); hits;) {
+        const int i = take_first(hits);
+        const T w = walk.next(load_record(record + i * kChunks<T>).splat, first + group + i);
+        if (!__any_sync(kAllLanes, w > T(0))) continue;
+        walk.template write<P>(w, weights[warp][rows]);
+        if (lane == i) listed[warp][rows] = gaussian;
+        if (++rows == kWarp) add_rows();
+      }
+    }
+  }
+  add_rows();
+  product.write(stages[warp], features.channels, [&](int cell) -> T* {
+    const int64_t row = Cells::row(in, tile, pixel, cell);
+    return row < 0 ? nullptr : out + row * in.channels + begin;
+  });
+}
+
+// Gradients of features, per pair: the block's warps list the splats of a batch with their weights, multiply them with
+// the gradients of their patches' cells, and the block adds up what the warps have for each splat.
+template <class P>
+struct SpreadMemory {
+  using T = typename P::Scalar;
+  Chunk<T> records[2][P::kBatch * kChunks<T>];
+  alignas(32) T weights[kPatches][P::kBatch][P::kStride];
+  alignas(32) T results[kPatches][P::kRows][P::kRowStride];
+  unsigned listed[kPatches];  // which splats of the batch
+  int deepest[kPatches];
+};
+
+// Channels of a row of pair_features: rows begin where a chunk does.
+FGS_HD int64_t pair_stride(int64_t channel_count) { return (channel_count + 3) / 4 * 4; }
+
+// The grid: tiles along x, slices of the round's channels along y.
+template <class P>
+__global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
+    spread_features_kernel(RasterizeInputs<typename P::Scalar> in, RasterizeGrads<typename P::Scalar> g) {
+  using T = typename P::Scalar;
+  using Cells = PatchCells<P::kCell>;
+  constexpr int kBatchChunks = P::kBatch * kChunks<T>, kSliceChunks = P::kChannels / kWide<T>;
+  SpreadMemory<P>& shared = *dynamic_shared<SpreadMemory<P>>();
+  const Tile2D tile(in, blockIdx.x);
+  if (tile.count == 0) return;
+  const int warp = warp_of_block(), lane = lane_of_warp(), thread = static_cast<int>(threadIdx.x);
+  const PatchPixel<T> pixel(in, tile, warp);
+  const PatchTest<T> test(tile, pixel);
+  const int mine = pixel.inside ? g.last[pixel.index] : 0;
+  WeightWalk<T, P::kCell> walk(tile, pixel, mine);
+  const int deepest = largest_of_warp(mine);
+  if (lane == 0) shared.deepest[warp] = deepest;
+
+  const int64_t begin = int64_t{blockIdx.y} * P::kChannels, left = g.channel_count - begin;
+  const Slice<T> grads{g.features + g.channel_begin + begin, in.channels,
+                       static_cast<int>(left < P::kChannels ? left : P::kChannels)};
+  P product;
+  product.load(grads, [&](int cell) { return Cells::row(in, tile, pixel, cell); }, shared.results[warp]);
+
+  const int64_t stride = pair_stride(g.channel_count);
+  const auto pair_chunk = [&](int place, int chunk) -> Chunk<T>* {
+    const int32_t slot = tile.slot(in, place);
+    const int64_t channel = begin + chunk * kWide<T>;
+    if (slot < 0 || channel >= stride) return nullptr;
+    return reinterpret_cast<Chunk<T>*>(g.pair_features + slot * stride + channel);
+  };
+  if (thread < kBatchChunks && thread / kChunks<T> < tile.count)
+    shared.records[0][thread] = tile.chunk(in, thread / kChunks<T>, thread % kChunks<T>);
+  __syncthreads();
+  int end = 0;
+  for (const int each : shared.deepest) end = each > end ? each : end;
+  end = smaller(end, tile.count);
+
+  for (int first = 0; first < end; first += P::kBatch) {
+    const int here = smaller(tile.count - first, P::kBatch), batch = first / P::kBatch % 2;
+    const int ahead = first + P::kBatch + thread / kChunks<T>;
+    const bool fetch = thread < kBatchChunks && ahead < end;
+    Chunk<T> fetched{};
+    if (fetch) fetched = tile.chunk(in, ahead, thread % kChunks<T>);
+
+    unsigned listed = 0;
+    int rows = 0;
+    const bool reached = lane < here && first + lane < deepest &&
+                         test(load_record(shared.records[batch] + smaller(lane, here - 1) * kChunks<T>).splat);
+    for (unsigned hits = __ballot_sync(kAllLanes, reached); hits;) {
+      const int i = take_first(hits);
+      const T w = walk.next(load_record(shared.records[batch] + i * kChunks<T>).splat, first + i);
+      if (!__any_sync(kAllLanes, w > T(0))) continue;
+      walk.template write<P>(w, shared.weights[warp][rows++]);
+      listed |= 1u << i;
+    }
+    if (lane == 0) shared.listed[warp] = listed;
+    if (fetch) shared.records[1 - batch][thread] = fetched;
+    __syncwarp();
+
+    for (int done = 0;; done += P::kRows) {  // more than kRows splats for one patch are rare
+      product.multiply(shared.weights[warp] + done, smaller(rows - done, P::kRows), shared.results[warp]);
+      __syncthreads();
+      for (int k = thread; k < here * kSliceChunks; k += kTileThreads) {
+        const int i = k / kSliceChunks, chunk = k % kSliceChunks;
+        Chunk<T>* to = pair_chunk(first + i, chunk);
+        if (!to) continue;
+        Chunk<T> sum{};
+        if (done) sum = *to;
+#pragma unroll
+        for (int patch = 0; patch < kPatches; ++patch) {
+          const unsigned patch_listed = shared.listed[patch];
+          const int row = __popc(patch_listed & ((1u << i) - 1)) - done;
+          if (!(patch_listed >> i & 1) || row < 0 || row >= P::kRows) continue;
+          const Chunk<T> part = *reinterpret_cast<const Chunk<T>*>(&shared.results[patch][row][chunk * kWide<T>]);
+#pragma unroll
+          for (int j = 0; j < kWide<T>; ++j) sum.at[j] += part.at[j];
+        }
+        *to = sum;
+      }
+      if (!__syncthreads_or(rows > done + P::kRows)) break;
+    }
+  }
+  for (int64_t k = int64_t{end} * kSliceChunks + thread; k < int64_t{tile.count} * kSliceChunks; k += kTileThreads)
+    if (Chunk<T>* to = pair_chunk(static_cast<int>(k / kSliceChunks), static_cast<int>(k % kSliceChunks))) *to = {};
+}
+
+}  // namespace fgs

@@ -1,0 +1,110 @@
+// Products of weights W [splats, cells] of a patch, a warp at a time: with features, Wᵀ F, and with gradients of the
+// cells, W dL/dcells. Here in the precision of the scalar; the same interface on tensor cores: tensor_products.cuh.
+#pragma once
+
+#include "weights.cuh"
+
+namespace fgs {
+
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
+
+// A slice of channels of rows of C.
+template <class T>
+struct Slice {
+  const T* first;  // of row 0
+  int64_t stride;  // C
+  int channels;    // of the slice
+
+  __device__ __forceinline__ const T* row(int64_t index) const { return first + index * stride; }
+};
+
+// Cells += Wᵀ F: each lane keeps one channel of all cells of its patch.
+template <class T, int kCell_>
+class PlainBlend {
+  using Cells = PatchCells<kCell_>;
+
+ public:
+  using Scalar = T;
+  static constexpr int kCell = kCell_;
+  static constexpr int kChannels = kWarp;        // of a slice
+  static constexpr int kStride = Cells::kCount;  // from one splat's weights to the next
+  struct Stage {};                               // shared memory of a warp
+
+  static __device__ __forceinline__ T operand(T weight) { return weight; }
+
+  // Adds `rows` splats, given by their weights and their rows of features.
+  __device__ void add(const T (*weights)[kStride], const int32_t* listed, int rows, const Slice<T>& features, Stage&) {
+    const int lane = lane_of_warp();
+#pragma unroll 4
+    for (int k = 0; k < rows; ++k) {
+      const T feature = lane < features.channels ? features.row(listed[k])[lane] : T(0);
+#pragma unroll
+      for (int cell = 0; cell < Cells::kCount; cell += kWide<T>) {
+        const Chunk<T> w = *reinterpret_cast<const Chunk<T>*>(&weights[k][cell]);
+#pragma unroll
+        for (int j = 0; j < kWide<T>; ++j) sums_[cell + j] = fma(w.at[j], feature, sums_[cell + j]);
+      }
+    }
+  }
+
+  // Writes the slice of each cell c to row_of(c), unless that is null.
+  template <class RowOf>
+  __device__ void write(Stage&, int channels, const RowOf& row_of) const {
+    const int lane = lane_of_warp();
+#pragma unroll
+    for (int cell = 0; cell < Cells::kCount; ++cell) {
+      T* row = row_of(cell);
+      if (row && lane < channels) row[lane] = sums_[cell];
+    }
+  }
+
+ private:
+  T sums_[Cells::kCount] = {};
+};
+
+// W dL/dcells: each lane keeps one channel of the gradients of all cells of its patch.
+template <class T, int kCell_>
+class PlainSpread {
+  using Cells = PatchCells<kCell_>;
+
+ public:
+  using Scalar = T;
+  static constexpr int kCell = kCell_;
+  static constexpr int kChannels = kWarp, kStride = Cells::kCount;
+  static constexpr int kBatch = 128 / sizeof(T);                // splats listed at a time
+  static constexpr int kRows = kBatch, kRowStride = kChannels;  // of a result
+  static constexpr int kBlocksPerSM = 2;
+
+  static __device__ __forceinline__ T operand(T weight) { return weight; }
+
+  // Reads the gradients: row_of(c) is the row of cell c, -1 for one outside the image.
+  template <class RowOf>
+  __device__ void load(const Slice<T>& grads, const RowOf& row_of, T (*)[kRowStride]) {
+    const int lane = lane_of_warp();
+#pragma unroll
+    for (int cell = 0; cell < Cells::kCount; ++cell) {
+      const int64_t row = row_of(cell);
+      grads_[cell] = row >= 0 && lane < grads.channels ? grads.row(row)[lane] : T(0);
+    }
+  }
+
+  // The products of up to kRows splats.
+  __device__ void multiply(const T (*weights)[kStride], int rows, T (*result)[kRowStride]) const {
+    const int lane = lane_of_warp();
+    for (int k = 0; k < rows; ++k) {
+      T sum = T(0);
+#pragma unroll
+      for (int cell = 0; cell < Cells::kCount; cell += kWide<T>) {
+        const Chunk<T> w = *reinterpret_cast<const Chunk<T>*>(&weights[k][cell]);
+#pragma unroll
+        for (int j = 0; j < kWide<T>; ++j) sum = fma(w.at[j], grads_[cell + j], sum);
+      }
+      result[k][lane] = sum;
+    }
+  }
+
+ private:
+  T grads_[Cells::kCount];
+};
+
+}  // namespace fgs

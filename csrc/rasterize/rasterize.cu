@@ -1,0 +1,64 @@
+// CUDA twin of rasterize (contract: rasterize.h).
+#include "../cuda/launch.h"
+#include "blend.cuh"
+#include "features.cuh"
+#include "inputs.h"
+#include "sums.cuh"
+#include "tensor_products.cuh"
+
+namespace fgs {
+namespace {
+
+// The features of cells of 1 or 2 pixels, once the last splat of each pixel is known.
+template <class P, class T>
+void blend_slices(const OnDevice& device, const RasterizeInputs<T>& in, const int32_t* last, T* out, int64_t tiles) {
+  const unsigned slices = blocks_for(in.channels, P::kChannels);
+  launch({{blocks_for(2 * tiles, 1), slices}, kBlendThreads, device.stream}, blend_features_kernel<P>, in, last, out);
+}
+
+template <int kCell, class T>
+void blend_features(const OnDevice& device, const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out,
+                    int64_t tiles, [[maybe_unused]] bool tensor_cores) {
+  if constexpr (std::is_same_v<T, float>) {
+    const auto go = [&]<class P>() { blend_slices<P>(device, in, out.last, out.features, tiles); };
+    if (tensor_cores && in.channels <= 32) return go.template operator()<TensorBlend<kCell, 32>>();
+    if (tensor_cores && in.channels <= 64) return go.template operator()<TensorBlend<kCell, 64>>();
+    if (tensor_cores) return go.template operator()<TensorBlend<kCell, 128>>();
+  }
+  blend_slices<PlainBlend<T, kCell>>(device, in, out.last, out.features, tiles);
+}
+
+RasterizeResults::Tuple rasterize_cuda(Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,
+                                       std::optional<Tensor> features, std::optional<Tensor> background,
+                                       std::optional<Tensor> /*absgrad*/, Tensor tile_offsets, Tensor pair_gaussians,
+                                       Tensor pair_slots, Tensor gaussian_offsets, int64_t width, int64_t height,
+                                       int64_t cell, bool features_move_geometry, bool tensor_cores) {
+  RasterizeArguments in{means2d,    conics,       opacities,      colors,     depths,           features,
+                        background, tile_offsets, pair_gaussians, pair_slots, gaussian_offsets, width,
+                        height,     cell,         features_move_geometry};
+  in.check();
+  const OnDevice device(in.means2d);
+  RasterizeResults results(in);
+  const int64_t tiles = in.tiles();
+  const auto go = [&](auto zero) {
+    using T = decltype(zero);
+    const Tensor records = pack_records<T>(device, in);
+    const RasterizeInputs<T> inputs = in.raw<T>(records);
+    const RasterizeOutputs<T> outputs = results.raw<T>();
+    launch({blocks_for(tiles, 1), kTileThreads, device.stream},
+           inputs.pooled() ? blend_kernel<T, true> : blend_kernel<T, false>, inputs, outputs);
+    if (!in.features) return;
+    const bool tensor = tensor_cores && has_tensor_cores(in.means2d);
+    cell == 1 ? blend_features<1>(device, inputs, outputs, tiles, tensor)
+              : blend_features<2>(device, inputs, outputs, tiles, tensor);
+  };
+  in.kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
+  return results.tuple();
+}
+
+}  // namespace
+}  // namespace fgs
+
+STABLE_TORCH_LIBRARY_IMPL(feature_gs, CUDA, m) {
+  m.impl("rasterize", TORCH_BOX(&fgs::rasterize_cuda));
+}
