@@ -62,7 +62,7 @@ def test_sizes_are_rounded_as_sam_rounds_them() -> None:
     transforms: Any = import_with_torchvision("segment_anything.utils.transforms")
     theirs = transforms.ResizeLongestSide.get_preprocess_shape
     generator = torch.Generator().manual_seed(0)
-    halves = [(2048, height) for height in range(1001, 1031)]
+    halves = [size for odd in range(1001, 1031) for size in ((2048, odd), (odd, 2048))]
     for width, height in [*halves, *torch.randint(40, 5000, (2000, 2), generator=generator).tolist()]:
         assert sam_size(width, height) == theirs(height, width, 1024)[::-1]
 
