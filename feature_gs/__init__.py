@@ -1,6 +1,7 @@
 """feature_gs: 3D Gaussian splatting that carries the features of 2D foundation models."""
 
 import os
+import zlib  # noqa: F401  before pycolmap brings another: Pillow would mix both, and crash when it writes PNG
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -58,7 +58,7 @@ def test_unknown_verb_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert main(["trian"]) == 2
     assert "Did you mean `feature-gs train`?" in capsys.readouterr().err
     assert main(["xyz"]) == 2
-    assert "train, lift, render, evaluate" in capsys.readouterr().err
+    assert "convert, encode, train" in capsys.readouterr().err
 
 
 def raising(error: BaseException) -> Callable[[list[str]], int]:

@@ -15,6 +15,7 @@ from feature_gs.errors import UserError
 
 # Verb: (module, what it does). The module is imported only when its verb is called.
 VERBS = {
+    "convert": ("feature_gs.cli.convert", "make a scene of photos or of a film"),
     "encode": ("feature_gs.cli.encode", "let a 2D model describe every photo of a scene"),
     "train": ("feature_gs.cli.train", "train Gaussians on a folder of photos with camera poses"),
     "lift": ("feature_gs.cli.lift", "give finished Gaussians features, without training"),

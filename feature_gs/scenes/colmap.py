@@ -1,6 +1,8 @@
 """Reads a COLMAP model and finds its photos."""
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,25 +38,18 @@ def read_colmap(source_path: Path, model: Path, images: str) -> Source:
     Raises:
         UserError: If the model is damaged, distorted or empty, or no photo matches.
     """
-    suffix = check_model_files(model)
-    try:
-        reconstruction, names = _load(model, suffix)
-        for camera in reconstruction.cameras.values():
-            _check_undistorted(camera, source_path, model)
+    reconstruction, names = read_model(model)
+    for camera in reconstruction.cameras.values():
+        _check_undistorted(camera, source_path, model)
+    with _told_as_damaged(model):
         cameras = [_camera(image, names[i]) for i, image in reconstruction.images.items() if image.has_pose]
-    except UserError:
-        raise
-    except Exception as error:  # pycolmap lets through whatever C++ threw
-        raise UserError(
-            f"the COLMAP model in {model} is damaged: {' '.join(str(error).split())}. "
-            "Copy it again, or estimate the cameras again."
-        ) from None
     if not cameras:
         raise UserError(f"the COLMAP model in {model} has no image with a pose; did the reconstruction fail?")
     cameras.sort(key=lambda camera: camera.name)
+    origin = min(model.glob("images.*"))
     for camera in cameras:
-        check_camera(camera, model / f"images{suffix}")
-    _check_names([camera.name for camera in cameras], model / f"images{suffix}")
+        check_camera(camera, origin)
+    check_names([camera.name for camera in cameras], origin)
 
     messages: list[str] = []
     paths = _match_photos([camera.name for camera in cameras], source_path, images, messages)
@@ -65,23 +60,50 @@ def read_colmap(source_path: Path, model: Path, images: str) -> Source:
     return Source(cameras, paths, points, colors, messages=messages)
 
 
-def _load(model: Path, suffix: str) -> tuple[Any, dict[int, str]]:
-    """The model, and the names of its images by id in composed Unicode."""
+def read_model(folder: Path) -> tuple[Any, dict[int, str]]:
+    """Reads a COLMAP model as it is.
+
+    Returns:
+        pycolmap's Reconstruction, and the names of its images by id in composed Unicode.
+
+    Raises:
+        UserError: If the model is incomplete or damaged.
+    """
+    suffix = check_model_files(folder)
     reconstruction = pycolmap.Reconstruction()
-    if suffix == ".bin":
-        reconstruction.read_binary(str(model))
-        names = {i: image.name for i, image in reconstruction.images.items()}
-    else:
-        reconstruction.read_text(str(model))
-        names = image_names_of_text(model / "images.txt")
+    with _told_as_damaged(folder):
+        if suffix == ".bin":
+            reconstruction.read_binary(str(folder))
+            names = {i: image.name for i, image in reconstruction.images.items()}
+        else:
+            reconstruction.read_text(str(folder))
+            names = image_names_of_text(folder / "images.txt")
     return reconstruction, {i: unicodedata.normalize("NFC", name) for i, name in names.items()}
 
 
-def _check_undistorted(camera: Any, source_path: Path, model: Path) -> None:
-    distortion = np.asarray(camera.params)[camera.extra_params_idxs()]
+@contextmanager
+def _told_as_damaged(model: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # pycolmap lets through whatever C++ threw
+        raise UserError(
+            f"the COLMAP model in {model} is damaged: {' '.join(str(error).split())}. "
+            "Copy it again, or estimate the cameras again."
+        ) from None
+
+
+def is_pinhole(camera: Any) -> bool:
+    """Whether a camera of pycolmap's leaves straight lines straight."""
     if camera.model_name in PINHOLE:
-        return
-    if camera.model_name in PINHOLE_WHEN_UNDISTORTED and not distortion.any():
+        return True
+    distortion = np.asarray(camera.params)[camera.extra_params_idxs()]
+    return camera.model_name in PINHOLE_WHEN_UNDISTORTED and not distortion.any()
+
+
+def _check_undistorted(camera: Any, source_path: Path, model: Path) -> None:
+    if is_pinhole(camera):
         return
     scene = source_path.parent if source_path.name == "distorted" else source_path
     raise UserError(
@@ -106,7 +128,12 @@ def _camera(image: Any, name: str) -> Camera:
     )
 
 
-def _check_names(names: list[str], origin: Path) -> None:
+def check_names(names: list[str], origin: Path) -> None:
+    """Checks that image names are paths below a folder, and still differ without their suffixes.
+
+    Raises:
+        UserError: If not; names the image and `origin`, the file the name came from.
+    """
     by_stem: dict[str, str] = {}
     for name in names:
         path = PurePosixPath(name)

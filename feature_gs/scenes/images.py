@@ -74,13 +74,23 @@ def load_image(path: Path, width: int, height: int, white_background: bool) -> T
     return torch.from_numpy(pixels)
 
 
-def _to_rgb(image: Image.Image, white_background: bool) -> np.ndarray:
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an image says how much of each pixel is to be seen."""
+    return image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+
+
+def opaque_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of an image without alpha, [H, W, 3] uint8; grey, palette, CMYK and 16 bits are understood."""
     if image.mode.startswith("I") or image.mode == "F":  # 16-bit grey, which convert("RGB") would clip
         grey = np.asarray(image).astype(np.float32)
         grey = (grey / 257.0 if grey.max(initial=0) > 255 else grey).round().astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if not (image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info):
-        return np.array(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
+
+
+def _to_rgb(image: Image.Image, white_background: bool) -> np.ndarray:
+    if not has_alpha(image):
+        return opaque_rgb(image)
     rgba = np.asarray(image.convert("RGBA")).astype(np.float32)
     alpha = rgba[..., 3:] / 255.0
     background = 255.0 if white_background else 0.0
