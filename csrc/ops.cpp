@@ -39,6 +39,7 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
       "accumulate_cells(Tensor(a!) sums, Tensor maps, float rate, float floor, Tensor values, Tensor gaussians, "
       "Tensor offsets, Tensor rows) -> ()");
   m.def("cell_products(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) -> Tensor");
+  m.def("nearest_distances(Tensor points) -> Tensor");
   m.def("ssim(Tensor image, Tensor target) -> (Tensor mean, Tensor d_mean, Tensor d_square, Tensor d_cross)");
   m.def(
       "ssim_backward(Tensor grad, Tensor image, Tensor target, Tensor d_mean, Tensor d_square, Tensor d_cross) "

@@ -1,54 +1,14 @@
 // CPU twin of the cell ops (contract: cells.h).
-#include "cells.h"
-
 #include <algorithm>
-#include <optional>
 #include <type_traits>
 
-#include "../intersect/lists.h"
 #include "../simd/kernels.h"
+#include "inputs.h"
 
 namespace fgs {
 namespace {
 
 constexpr int64_t kGrain = 256;
-
-// The matrix as its user hands it over, checked: the lists index memory.
-struct CellMatrix {
-  Tensor values, gaussians, offsets, rows;
-  ScalarType dtype = ScalarType::Float;
-
-  // cells and count: how many cells and Gaussians there are.
-  void check(int64_t cells, int64_t count) {
-    const int64_t entries = rows.numel(), listed = gaussians.numel();
-    dtype = floating_dtype(values, "values");
-    values = checked(values, "values", dtype, {entries}, "[E]");
-    rows = checked(rows, "rows", ScalarType::Int, {entries}, "[E]");
-    gaussians = checked(gaussians, "gaussians", ScalarType::Int, {listed}, "[K]");
-    offsets = checked(offsets, "offsets", ScalarType::Long, {listed + 1}, "[K + 1]");
-    check_offsets(offsets, "offsets", entries, "E");
-    check_indices(rows, "rows", cells, "cells");
-    check_indices(gaussians, "gaussians", count, "N");
-  }
-  template <class T>
-  SparseCells<T> view() const {
-    return {gaussians.numel(), data<int32_t>(gaussians), data<int64_t>(offsets), data<int32_t>(rows), data<T>(values)};
-  }
-};
-
-// Features may be stored in 16 bits.
-Tensor checked_features(const Tensor& t, const char* name, const CellMatrix& m) {
-  const bool half = t.scalar_type() == ScalarType::Half && m.dtype == ScalarType::Float;
-  STD_TORCH_CHECK(half || t.scalar_type() == m.dtype, name, " must have the dtype of values (",
-                  torch::headeronly::toString(m.dtype), ") or be float16 beside float32, got ",
-                  torch::headeronly::toString(t.scalar_type()));
-  return checked(t, name, t.scalar_type(), {t.size(0), t.size(1)}, "[N, C]");
-}
-
-void check_rows(const Tensor& t, const char* name, const char* layout) {
-  check_shape(t, name, {kAny, kAny}, layout);
-  STD_TORCH_CHECK(t.size(1) >= 1, name, " must have at least one channel, got ", shape_text(t));
-}
 
 // go(zero of the dtype of the values, null pointer to what the features are stored in)
 template <class Go>
@@ -61,11 +21,12 @@ Tensor blend_cells_cpu(Tensor features, Tensor values, Tensor gaussians, Tensor 
   CellMatrix m{values, gaussians, offsets, rows};
   check_rows(features, "features", "[N, C]");
   STD_TORCH_CHECK(cells >= 0, "cells must be at least 0, got ", cells);
-  m.check(cells, features.size(0));
+  m.check();
+  m.check_lists(cells, features.size(0));
   features = checked_features(features, "features", m);
   const int64_t C = features.size(1);
-  Tensor maps = torch::stable::empty({cells, C}, m.dtype);
-  by_dtype(m.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
+  Tensor maps = m.empty({cells, C});
+  by_dtype(m.kind.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
     using S = std::remove_pointer_t<decltype(stored)>;
     // Threads take different channels, so that they never meet; whole cache lines each.
@@ -81,7 +42,7 @@ Tensor blend_cells_cpu(Tensor features, Tensor values, Tensor gaussians, Tensor 
 }
 
 void accumulate(const CellMatrix& m, Tensor& sums, const Tensor& maps, double rate, double floor) {
-  by_dtype(m.dtype, sums.scalar_type(), [&](auto zero, auto* stored) {
+  by_dtype(m.kind.dtype, sums.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
     using S = std::remove_pointer_t<decltype(stored)>;
     torch::stable::parallel_for(0, m.gaussians.numel(), kGrain, [&](int64_t begin, int64_t end) {
@@ -95,9 +56,10 @@ Tensor gather_cells_cpu(Tensor maps, Tensor values, Tensor gaussians, Tensor off
   CellMatrix m{values, gaussians, offsets, rows};
   check_rows(maps, "maps", "[cells, C]");
   STD_TORCH_CHECK(count >= 0, "count must be at least 0, got ", count);
-  m.check(maps.size(0), count);
-  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
-  Tensor sums = torch::stable::empty({count, maps.size(1)}, m.dtype);
+  m.check();
+  m.check_lists(maps.size(0), count);
+  maps = checked_maps(maps, m);
+  Tensor sums = m.empty({count, maps.size(1)});
   torch::stable::fill_(sums, 0.0);
   accumulate(m, sums, maps, 1.0, -1.0);
   return sums;
@@ -108,8 +70,9 @@ void accumulate_cells_cpu(Tensor sums, Tensor maps, double rate, double floor, T
   CellMatrix m{values, gaussians, offsets, rows};
   check_rows(maps, "maps", "[cells, C]");
   check_shape(sums, "sums", {kAny, maps.size(1)}, "[N, C]");
-  m.check(maps.size(0), sums.size(0));
-  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
+  m.check();
+  m.check_lists(maps.size(0), sums.size(0));
+  maps = checked_maps(maps, m);
   STD_TORCH_CHECK(sums.is_contiguous(), "sums must be contiguous");
   sums = checked_features(sums, "sums", m);
   accumulate(m, sums, maps, rate, floor);
@@ -118,12 +81,13 @@ void accumulate_cells_cpu(Tensor sums, Tensor maps, double rate, double floor, T
 Tensor cell_products_cpu(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) {
   check_rows(features, "features", "[N, C]");
   check_shape(maps, "maps", {kAny, features.size(1)}, "[cells, C]");
-  Tensor products = torch::stable::empty({rows.numel()}, floating_dtype(maps, "maps"));
+  Tensor products = torch::stable::new_empty(maps, {rows.numel()}, floating_dtype(maps, "maps"));
   CellMatrix m{products, gaussians, offsets, rows};
-  m.check(maps.size(0), features.size(0));
+  m.check();
+  m.check_lists(maps.size(0), features.size(0));
   features = checked_features(features, "features", m);
-  maps = checked(maps, "maps", m.dtype, {maps.size(0), maps.size(1)}, "[cells, C]");
-  by_dtype(m.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
+  maps = checked_maps(maps, m);
+  by_dtype(m.kind.dtype, features.scalar_type(), [&](auto zero, auto* stored) {
     using T = decltype(zero);
     using S = std::remove_pointer_t<decltype(stored)>;
     torch::stable::parallel_for(0, m.gaussians.numel(), kGrain, [&](int64_t begin, int64_t end) {

@@ -17,8 +17,9 @@
 //
 // features and sums may be float16 beside float32 values; then they are rounded once, when stored.
 //
-// Lists that lead outside memory are refused. Every sum runs in the order of the entries: the same bits for any number
-// of threads.
+// Lists that lead outside memory are refused; on CUDA, where looking would mean waiting, all but compress_cells skip the
+// entries that do. Every sum runs in the order of the entries (on CUDA in parts of fixed size, summed in order): the
+// same bits for any number of threads and in every run.
 #pragma once
 
 #include <cstdint>

@@ -1,49 +1,26 @@
 // CPU twin of compress_cells (contract: cells.h): which Gaussian has weight in which cell.
 #include <algorithm>
-#include <limits>
 #include <tuple>
 #include <vector>
 
-#include "../intersect/lists.h"
-#include "cells.h"
+#include "inputs.h"
 
 namespace fgs {
 namespace {
 
 constexpr int64_t kChunk = 1024;  // Gaussians a thread lists at a time
 
-// The weights as rasterize and intersect leave them, checked: the lists index memory.
-struct SlotWeights {
-  Tensor weights, slot_tiles, gaussian_offsets;
-  int64_t batch, width, height, cell;
-
-  void check() {
-    STD_TORCH_CHECK(cell == 4 || cell == 8 || cell == 16, "cell must be 4, 8 or 16, got ", cell);
-    checked_tiles(batch, width, height);
-    STD_TORCH_CHECK(batch * cells_x() * cells_y() <= std::numeric_limits<int32_t>::max(), batch, " images of ", width,
-                    " x ", height, " must have less than 2^31 cells of ", cell, " x ", cell, " pixels");
-    const int64_t slots = slot_tiles.numel(), total = gaussian_offsets.numel() - 1;
-    weights = checked(weights, "weights", floating_dtype(weights, "weights"), {slots, cells_per_tile()},
-                      "[P, (16 / cell)²]");
-    slot_tiles = checked(slot_tiles, "slot_tiles", ScalarType::Int, {slots}, "[P]");
-    STD_TORCH_CHECK(total >= 0 && total <= std::numeric_limits<int32_t>::max() && total == batch * gaussians(),
-                    "gaussian_offsets must be [B * N + 1], got ", shape_text(gaussian_offsets), " for B = ", batch);
-    gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", ScalarType::Long, {total + 1}, "[B * N + 1]");
-    check_offsets(gaussian_offsets, "gaussian_offsets", slots, "P");
-    const int64_t* offsets = data<int64_t>(gaussian_offsets);
-    for (int64_t b = 0; b < batch; ++b) {
-      const int64_t first = offsets[b * gaussians()], last = offsets[(b + 1) * gaussians()];
-      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * tiles(), tiles()),
-                      "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
-    }
+// The lists index memory.
+void check_lists(const SlotWeights& in) {
+  check_offsets(in.gaussian_offsets, "gaussian_offsets", in.slots(), "P");
+  const int64_t* offsets = data<int64_t>(in.gaussian_offsets);
+  const int64_t tiles = in.tiles();
+  for (int64_t b = 0; b < in.batch; ++b) {
+    const int64_t first = offsets[b * in.gaussians()], last = offsets[(b + 1) * in.gaussians()];
+    STD_TORCH_CHECK(all_in(data<int32_t>(in.slot_tiles) + first, last - first, b * tiles, tiles),
+                    "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
   }
-  int64_t gaussians() const { return batch ? (gaussian_offsets.numel() - 1) / batch : 0; }
-  int64_t cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
-  int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
-  int64_t tiles() const { return tiles_x() * ((height + kTile - 1) / kTile); }
-  int64_t cells_x() const { return (width + cell - 1) / cell; }
-  int64_t cells_y() const { return (height + cell - 1) / cell; }
-};
+}
 
 template <class T, int R>
 std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const SlotWeights& in) {
@@ -72,10 +49,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress(const SlotWeights& in) {
     }
   });
   for (size_t k = 0; k < static_cast<size_t>(chunks); ++k) listed[k + 1] += listed[k], entries[k + 1] += entries[k];
-  Tensor gaussians = torch::stable::empty({listed.back()}, ScalarType::Int);
-  Tensor offsets = torch::stable::empty({listed.back() + 1}, ScalarType::Long);
-  Tensor rows = torch::stable::empty({entries.back()}, ScalarType::Int);
-  Tensor places = torch::stable::empty({entries.back()}, ScalarType::Long);
+  Tensor gaussians = in.empty(listed.back(), ScalarType::Int);
+  Tensor offsets = in.empty(listed.back() + 1, ScalarType::Long);
+  Tensor rows = in.empty(entries.back(), ScalarType::Int);
+  Tensor places = in.empty(entries.back(), ScalarType::Long);
   int32_t *id = mutable_data<int32_t>(gaussians), *row = mutable_data<int32_t>(rows);
   int64_t *offset = mutable_data<int64_t>(offsets), *place = mutable_data<int64_t>(places);
   offset[listed.back()] = entries.back();
@@ -111,11 +88,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> compress_cells_cpu(Tensor weights, Te
                                                               int64_t height, int64_t cell) {
   SlotWeights in{weights, slot_tiles, gaussian_offsets, batch, width, height, cell};
   in.check();
+  check_lists(in);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
     return cell == 4 ? compress<T, 16>(in) : cell == 8 ? compress<T, 4>(in) : compress<T, 1>(in);
   };
-  return in.weights.scalar_type() == ScalarType::Double ? go(0.0) : go(0.0f);
+  return in.kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
 }
 
 }  // namespace

@@ -68,4 +68,18 @@ __device__ __forceinline__ Index first_above(const T* numbers, Index count, Valu
   return low;
 }
 
+// offsets[run] = how many of `count` rising keys are below `run`.
+template <class Key>
+__global__ void __launch_bounds__(256) find_runs_kernel(const Key* keys, int32_t count, int64_t runs,
+                                                        int64_t* offsets) {
+  const int64_t run = int64_t{blockIdx.x} * 256 + threadIdx.x;
+  if (run <= runs) offsets[run] = run ? first_above(keys, count, static_cast<Key>(run - 1)) : 0;
+}
+
+// offsets [runs + 1]: the keys that are `run`, of `count` sorted ones, are at offsets[run] .. offsets[run + 1].
+template <class Key>
+void find_runs(const Key* keys, int32_t count, int64_t runs, int64_t* offsets, cudaStream_t stream) {
+  launch({blocks_for(runs + 1, 256), 256, stream}, find_runs_kernel<Key>, keys, count, runs, offsets);
+}
+
 }  // namespace fgs

@@ -1,18 +1,14 @@
 // CPU twin of intersect (contract: intersect.h). Splats are worked on in chunks of fixed size; each chunk lists its
 // pairs in order of the splats. Then the splats are sorted by depth and their pairs dealt to the tiles in that order.
-#include "intersect.h"
-
 #include <algorithm>
 #include <bit>
-#include <limits>
 #include <numeric>
 #include <tuple>
 #include <utility>
 #include <vector>
 
-#include "../math/ellipse.h"
 #include "../parallel.h"
-#include "lists.h"
+#include "inputs.h"
 
 namespace fgs {
 namespace {
@@ -20,40 +16,13 @@ namespace {
 constexpr int64_t kChunk = 2048;  // splats
 constexpr int64_t kSegments = 8;  // of a depth order
 
-template <class T>
-struct Splats {
-  const T *means2d, *conics, *opacities, *depths;
-  const int32_t* radii;
-  int64_t tiles_x, tiles_y;
-
-  // Calls visit(tile_y, first tile_x, last tile_x) for each row of tiles that splat i meets.
-  template <class Visit>
-  void for_each_row(int64_t i, const Visit& visit) const {
-    if (radii[i] <= 0) return;
-    const T x = means2d[2 * i], y = means2d[2 * i + 1];
-    const Ellipse<T> e = make_ellipse(conics[3 * i], conics[3 * i + 1], conics[3 * i + 2], ellipse_reach(opacities[i]));
-    if (!(e.det > T(0)) || !(std::abs(x) + std::abs(y) + e.half_width + e.half_height < T(1e30))) return;
-    const T margin = T(kEllipseMargin), last_center = T(kTile - 0.5), half = T(0.5);
-    // Tiles whose pixel centres reach up to `low`, or down to `high`: ceil and floor through truncation.
-    const auto first_tile = [&](T low, int64_t count) {
-      const T place = std::clamp((low - last_center) / kTile, T(0), T(count));
-      const int64_t whole = static_cast<int64_t>(place);
-      return whole + (T(whole) < place);
-    };
-    const auto last_tile = [&](T high, int64_t count) {
-      return static_cast<int64_t>(std::clamp((high - half) / kTile + 1, T(0), T(count))) - 1;
-    };
-    const int64_t top = first_tile(y - e.half_height - margin, tiles_y);
-    const int64_t bottom = last_tile(y + e.half_height + margin, tiles_y);
-    for (int64_t tile_y = top; tile_y <= bottom; ++tile_y) {
-      const T band_top = T(tile_y * kTile) + half - y;
-      const Interval<T> dx = extent_in_band(e, band_top, band_top + T(kTile - 1));
-      if (!(dx.low <= dx.high)) continue;
-      const int64_t first = first_tile(x + dx.low, tiles_x), last = last_tile(x + dx.high, tiles_x);
-      if (first <= last) visit(tile_y, first, last);
-    }
-  }
-};
+// Calls visit(tile_y, tiles) for each row of tiles that splat i meets.
+template <class T, class Visit>
+void for_each_row(const Splats<T>& s, int64_t i, const Visit& visit) {
+  const Footprint<T> footprint = make_footprint(s, i);
+  for (int32_t tile_y = footprint.top; tile_y < footprint.top + footprint.rows; ++tile_y)
+    if (const TileSpan tiles = tiles_in_row(footprint, tile_y, s.tiles_x); tiles.count > 0) visit(tile_y, tiles);
+}
 
 // Indices of the visible splats of one camera, by depth and then by index.
 template <class T>
@@ -89,10 +58,12 @@ std::vector<int32_t> by_depth(const Splats<T>& s, int64_t begin, int64_t end) {
 }
 
 template <class T>
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64_t cameras, int64_t gaussians) {
-  const int64_t total = cameras * gaussians, tiles = s.tiles_x * s.tiles_y, all_tiles = cameras * tiles;
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const IntersectArguments& in) {
+  const Splats<T> s = in.splats<T>();
+  const int64_t cameras = in.cameras(), gaussians = in.gaussians(), total = cameras * gaussians;
+  const int64_t tiles = in.tiles_x() * in.tiles_y(), all_tiles = cameras * tiles;
   const int64_t chunks = (total + kChunk - 1) / kChunk;
-  Tensor gaussian_offsets = torch::stable::empty({total + 1}, ScalarType::Long);
+  Tensor gaussian_offsets = in.empty(total + 1, ScalarType::Long);
   int64_t* offsets = mutable_data<int64_t>(gaussian_offsets);
   offsets[0] = 0;
   std::vector<std::vector<int32_t>> chunk_tiles(static_cast<size_t>(chunks));
@@ -109,18 +80,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
     for (int64_t i = begin; i < end; ++i) {
       const size_t before = list.size();
       const int64_t base = i / gaussians * tiles;
-      s.for_each_row(i, [&](int64_t tile_y, int64_t first, int64_t last) {
-        for (int64_t x = first; x <= last; ++x) list.push_back(static_cast<int32_t>(base + tile_y * s.tiles_x + x));
+      for_each_row(s, i, [&](int64_t tile_y, TileSpan row) {
+        const int64_t first = base + tile_y * s.tiles_x + row.first;
+        for (int64_t k = 0; k < row.count; ++k) list.push_back(static_cast<int32_t>(first + k));
       });
       offsets[i + 1] = static_cast<int64_t>(list.size() - before);
     }
   });
   std::inclusive_scan(offsets + 1, offsets + total + 1, offsets + 1);
   const int64_t pairs = offsets[total];
-  STD_TORCH_CHECK(pairs <= std::numeric_limits<int32_t>::max(), "intersect: ", pairs,
-                  " tile-Gaussian pairs are more than 2^31 - 1; render fewer cameras at once or a smaller image");
+  check_pair_count(pairs);
 
-  Tensor slot_tiles = torch::stable::empty({pairs}, ScalarType::Int);
+  Tensor slot_tiles = in.empty(pairs, ScalarType::Int);
   int32_t* tile_of = mutable_data<int32_t>(slot_tiles);
   share_work(chunks, 1, [&](int64_t chunk, Scratch&) {
     const std::vector<int32_t>& list = chunk_tiles[static_cast<size_t>(chunk)];
@@ -142,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
   share_work(cameras * kSegments, 1, [&](int64_t job, Scratch&) {
     for_each_pair(job, [&](int32_t, int64_t slot) { ++cursor(job, tile_of[slot]); });
   });
-  Tensor tile_offsets = torch::stable::empty({all_tiles + 1}, ScalarType::Long);
+  Tensor tile_offsets = in.empty(all_tiles + 1, ScalarType::Long);
   int64_t* tile_start = mutable_data<int64_t>(tile_offsets);
   int64_t placed = 0;
   for (int64_t tile = 0; tile < all_tiles; ++tile) {
@@ -152,8 +123,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
   }
   tile_start[all_tiles] = placed;
 
-  Tensor pair_gaussians = torch::stable::empty({pairs}, ScalarType::Int);
-  Tensor pair_slots = torch::stable::empty({pairs}, ScalarType::Int);
+  Tensor pair_gaussians = in.empty(pairs, ScalarType::Int);
+  Tensor pair_slots = in.empty(pairs, ScalarType::Int);
   int32_t* gaussian_of = mutable_data<int32_t>(pair_gaussians);
   int32_t* slot_of = mutable_data<int32_t>(pair_slots);
   share_work(cameras * kSegments, 1, [&](int64_t job, Scratch&) {
@@ -170,24 +141,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> run(const Splats<T>& s, int64
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> intersect_cpu(Tensor means2d, Tensor conics, Tensor opacities,
                                                                  Tensor depths, Tensor radii, int64_t width,
                                                                  int64_t height) {
-  const ScalarType dtype = floating_dtype(means2d, "means2d");
-  check_shape(means2d, "means2d", {kAny, kAny, 2}, "[B, N, 2]");
-  const int64_t B = means2d.size(0), N = means2d.size(1);
-  means2d = checked(means2d, "means2d", dtype, {B, N, 2}, "[B, N, 2]");
-  conics = checked(conics, "conics", dtype, {B, N, 3}, "[B, N, 3]");
-  opacities = checked(opacities, "opacities", dtype, {B, N}, "[B, N]");
-  depths = checked(depths, "depths", dtype, {B, N}, "[B, N]");
-  radii = checked(radii, "radii", ScalarType::Int, {B, N}, "[B, N]");
-  checked_tiles(B, width, height);
-  STD_TORCH_CHECK(B * N <= std::numeric_limits<int32_t>::max(), "B x N must stay below 2^31, got ", B, " x ", N);
-  const int64_t tiles_x = (width + kTile - 1) / kTile, tiles_y = (height + kTile - 1) / kTile;
-  const auto go = [&](auto zero) {
-    using T = decltype(zero);
-    return run(Splats<T>{data<T>(means2d), data<T>(conics), data<T>(opacities), data<T>(depths), data<int32_t>(radii),
-                         tiles_x, tiles_y},
-               B, N);
-  };
-  return dtype == ScalarType::Double ? go(0.0) : go(0.0f);
+  IntersectArguments in{means2d, conics, opacities, depths, radii, width, height};
+  in.check();
+  return in.kind.dtype == ScalarType::Double ? run<double>(in) : run<float>(in);
 }
 
 }  // namespace
