@@ -23,7 +23,7 @@ from feature_gs.queries.sam_frame import padding_of
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.similarity import cosines, distance_of, mean_direction
 from feature_gs.queries.thresholds import Split, nearest_group
-from feature_gs.queries.views import Box, check_points, point_window, votes
+from feature_gs.queries.views import Box, check_points, point_map, votes
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
 
@@ -71,9 +71,9 @@ def ask_points(
     if field.decoder.kind == "conv3x3":
         scores = rendered_map(trained, field, camera).at_points(points, negatives)
         return _from_mask(trained, field, camera, scores > 0.5, query)
-    windows = [point_window(*point, camera.width, camera.height) for point in (*points, *negatives)]
-    maps = torch.stack([window.mask(camera.width, camera.height) for window in windows], dim=-1)
-    hits = [*(votes(trained, camera, maps) * field.seen.to(maps)[:, None]).unbind(1)]
+    maps = [point_map(*point, camera.width, camera.height) for point in (*points, *negatives)]
+    shown = votes(trained, camera, torch.stack(maps, dim=-1))
+    hits = [*(shown * field.seen.to(shown)[:, None]).unbind(1)]
     for (x, y), weights in zip((*points, *negatives), hits, strict=True):
         if not bool((weights > 0).any()):
             raise UserError(

@@ -27,6 +27,7 @@ _SAMPLES = 8192  # of each side that teach the discriminant
 _FEWEST = 8  # of each side
 _RIDGE = 1e-2  # of the mean variance of a channel
 _ROUNDS = 4  # of a box: look, parts, and again
+_HIDDEN = 0.05  # of the visible area that a visible node usually has; with less it is hidden
 _HELD = 0.8  # share of a part that is in its box
 _BESIDE = 0.2  # share of the largest part that another one needs
 _PRIOR = 4.0  # weight of the features beside a mask's votes, pixels
@@ -116,22 +117,24 @@ def grow_from_box(
     """
     within, ring, far = (part.cpu().double().numpy() for part in (inside, around, beyond))
     shown = within + ring + far
-    held = within > ring + far
-    thing, rest = held, (ring > 0) & ~held
-    like = held.astype(np.float64)
+    visible = shown > _HIDDEN * (shown @ shown) / max(shown.sum(), 1e-12)
+    held = visible & (within > ring + far)
+    thing, rest = held, visible & ~held & (ring > 0)
     for _ in range(_ROUNDS):
-        like = _discriminate(nodes, thing, rest, held, shown)
-        parts = nodes.graph.components((like > 0.5) & (shown > 0))
+        # Pixels count as many as they are, so that what is common to both sides belongs to the larger: outside.
+        odds = _discriminate(nodes, thing, rest, held, shown, balanced=False)
+        parts = nodes.graph.components((odds > 0.5) & visible)
         found = held & _enclosed(parts, within, shown)
         if not found.any():
             break
-        thing, rest = found, ((ring > 0) | held) & ~found
-    scores = np.where((shown > 0) & ~held, 0.0, like)
+        thing, rest = found, visible & ((ring > 0) | held) & ~found
+    like = _discriminate(nodes, thing, rest, thing, shown)
+    scores = np.where(visible & ~held, 0.0, like)
     return _connected(nodes.graph, scores, _main_parts(nodes.graph, thing, within))
 
 
 def _enclosed(parts: NDArray[np.integer], within: Array, shown: Array) -> Mask:
-    """Nodes of parts that are nearly all within; of the part that is most so if none is. Tiny ones are not."""
+    """Nodes of parts that are nearly all within, or of the part that is most so. Small parts do not count."""
     labelled = parts >= 0
     if not labelled.any():
         return labelled
@@ -179,28 +182,47 @@ class _Flood:
 
 
 def _discriminate(
-    nodes: Nodes, thing: Mask, rest: Mask, fallback: Mask, weights: Array | None = None
+    nodes: Nodes, thing: Mask, rest: Mask, fallback: Mask, weights: Array | None = None, balanced: bool = True
 ) -> Array:
-    """How much each node is like the thing: ridge regression onto 1 and 0, both sides weighing the same.
+    """How much each node is like the thing: ridge regression onto 1 for the thing and 0 for the rest.
 
-    The median of the thing becomes 1, that of the rest 0. Where there is too little of either to learn from,
-    or it cannot be told apart, the fallback is the answer.
+    Where there is too little of either to learn from, or it cannot be told apart, the fallback is the answer.
+
+    Args:
+        nodes: Gaussians or cells.
+        thing: Nodes of the thing. [n]
+        rest: Nodes of what is not the thing. [n]
+        fallback: Another answer. [n]
+        weights: How much each node counts; None: all the same. [n]
+        balanced: Both sides count the same, and the median of the thing becomes 1, that of the rest 0.
+            Otherwise the answer is the share of the thing among nodes with such features.
+
+    Returns:
+        In [0, 1]. [n]
     """
     if min(thing.sum(), rest.sum()) < _FEWEST:
         return fallback.astype(np.float64)
     rows, shares = zip(*(_sample(nodes.features, side, weights) for side in (thing, rest)), strict=True)
-    middle = (shares[0] @ rows[0] + shares[1] @ rows[1]) / 2
-    covariance = rows[0].new_zeros(len(middle), len(middle))
-    for row, share in zip(rows, shares, strict=True):
+    prior = 0.5
+    if not balanced and weights is not None:
+        prior = float(weights[thing].sum() / (weights[thing].sum() + weights[rest].sum()))
+    means = [share @ row for row, share in zip(rows, shares, strict=True)]
+    middle = prior * means[0] + (1 - prior) * means[1]
+    covariance = middle.new_zeros(len(middle), len(middle))
+    for row, share, part in zip(rows, shares, (prior, 1 - prior), strict=True):
         apart = row - middle
-        covariance.addmm_((apart * share[:, None]).t(), apart, alpha=0.5)
+        covariance.addmm_((apart * share[:, None]).t(), apart, alpha=part)
     covariance.diagonal().add_(_RIDGE * covariance.diagonal().mean().clamp_min(1e-20))
-    towards = shares[0] @ rows[0] - shares[1] @ rows[1]
+    towards = prior * (1 - prior) * (means[0] - means[1])
     direction = torch.linalg.solve(covariance.double(), towards.double()).to(middle.dtype)
-    high, low = (_median(row @ direction, share) for row, share in zip(rows, shares, strict=True))
-    if not high > low:
-        return fallback.astype(np.float64)
-    values = (nodes.features.float() @ direction - low) / (high - low)
+    values = nodes.features.float() @ direction
+    if balanced:
+        high, low = (_median(row @ direction, share) for row, share in zip(rows, shares, strict=True))
+        if not high > low:
+            return fallback.astype(np.float64)
+        values = (values - low) / (high - low)
+    else:
+        values = values - middle @ direction + prior
     return np.asarray(values.clamp(0, 1).cpu().double().numpy())
 
 

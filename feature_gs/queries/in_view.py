@@ -12,7 +12,7 @@ from feature_gs.features.field import FeatureField
 from feature_gs.features.rendering import decoded_solid, enlarged
 from feature_gs.queries.graph import grid_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_points
-from feature_gs.queries.views import Box, point_window
+from feature_gs.queries.views import Box, point_map
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
 
@@ -45,7 +45,7 @@ class ViewMap:
         self, points: Sequence[tuple[float, float]], negatives: Sequence[tuple[float, float]] = ()
     ) -> Tensor:
         """How much each pixel belongs to the thing at the points, in [0, 1]. [H, W]"""  # noqa: D415
-        weights = [[self._share(self._window(point)) for point in some] for some in (points, negatives)]
+        weights = [[self._at(point) for point in some] for some in (points, negatives)]
         return self._enlarged(grow_from_points(self._nodes(), *weights))
 
     def in_box(self, box: Box) -> Tensor:
@@ -56,8 +56,14 @@ class ViewMap:
         scores = self._enlarged(grow_from_box(self._nodes(), inside, ring, beyond))
         return scores * (box.mask(self.width, self.height) >= 0.5)
 
-    def _window(self, point: tuple[float, float]) -> Box:
-        return point_window(*point, self.width, self.height)
+    def _at(self, point: tuple[float, float]) -> Tensor:
+        """How much of a point is in each cell. [h * w]"""
+        rows, columns = self.shown.shape
+        image = point_map(*point, self.width, self.height)
+        y, x = image.nonzero(as_tuple=True)
+        column = ((x + 0.5) * (self.cells_x / self.width)).long().clamp(max=columns - 1)
+        row = ((y + 0.5) * (self.cells_y / self.height)).long().clamp(max=rows - 1)
+        return torch.zeros(rows * columns).index_add(0, row * columns + column, image[y, x])
 
     def _share(self, box: Box) -> Tensor:
         rows, columns = self.shown.shape

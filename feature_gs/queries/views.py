@@ -139,7 +139,15 @@ def check_points(points: Sequence[tuple[float, float]], width: int, height: int,
             )
 
 
-def point_window(x: float, y: float, width: int, height: int) -> Box:
-    """The 3 x 3 pixels about a point, as far as they are in the picture."""
-    left, top = int(x), int(y)
-    return Box(max(left - 1, 0), max(top - 1, 0), min(left + 2, width), min(top + 2, height))
+def point_map(x: float, y: float, width: int, height: int) -> Tensor:
+    """How much each pixel counts for a point: its own 4, those beside it 2 and 1. [height, width] float32"""
+    image = torch.zeros(height, width)
+    top, left = int(y) - 1, int(x) - 1
+    rows, columns = range(max(top, 0), min(top + 3, height)), range(max(left, 0), min(left + 3, width))
+    for row in rows:
+        for column in columns:
+            image[row, column] = _BINOMIAL[row - top] * _BINOMIAL[column - left]
+    return image
+
+
+_BINOMIAL = (1.0, 2.0, 1.0)
