@@ -121,7 +121,7 @@ def grow_from_box(
     held = visible & (within > ring + far)
     thing, rest = held, visible & ~held & (ring > 0)
     for _ in range(_ROUNDS):
-        # Pixels count as many as they are, so that what is common to both sides belongs to the larger: outside.
+        # Pixels count as many as they are: what is on both sides belongs to the larger one, outside.
         odds = _discriminate(nodes, thing, rest, held, shown, balanced=False)
         parts = nodes.graph.components((odds > 0.5) & visible)
         found = held & _enclosed(parts, within, shown)
