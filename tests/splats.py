@@ -125,7 +125,7 @@ def rasterize_arguments(
     cell: int,
     move: bool,
     absgrad: Tensor | None,
-    tensor_cores: bool = True,
+    tensor_cores: bool = False,
 ) -> tuple[Any, ...]:
     """What the op `rasterize` takes: of the lists of `intersect` all but `slot_tiles`."""
     geometry = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths)

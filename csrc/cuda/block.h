@@ -12,11 +12,11 @@ constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 __device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x) & (kWarp - 1); }
 __device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / kWarp; }
 
-// The shared memory asked for at launch, as an array of T.
+// The shared memory asked for at launch, as an array of T; it begins at whole 32 bytes, as matrix products want.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
 #if defined(__CUDACC__)
-  extern __shared__ int4 dynamic_shared_memory[];
+  extern __shared__ __align__(32) int4 dynamic_shared_memory[];
   return reinterpret_cast<T*>(dynamic_shared_memory);
 #else
   return static_cast<T*>(cuda_host::dynamic_shared_memory());

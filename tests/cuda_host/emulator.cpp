@@ -43,7 +43,10 @@ int running = -1;
 Fibre scheduler;
 const std::function<void()>* body = nullptr;
 std::string failure;
-std::vector<int4> dynamic_memory;
+struct alignas(32) Piece {
+  char bytes[32];
+};
+std::vector<Piece> dynamic_memory;
 uint64_t order = 0;
 std::mt19937_64 random_numbers;
 
@@ -94,7 +97,7 @@ void spoil_shared_memory() {
     return 0;
   };
   dl_iterate_phdr(visit, &marker);
-  if (!dynamic_memory.empty()) std::memset(dynamic_memory.data(), 0xFF, dynamic_memory.size() * sizeof(int4));
+  if (!dynamic_memory.empty()) std::memset(dynamic_memory.data(), 0xFF, dynamic_memory.size() * sizeof(Piece));
 }
 
 int next_ready() {
@@ -172,7 +175,7 @@ void run(Shape grid, Shape block, size_t dynamic_shared, const std::function<voi
   if (threads.size() < count) threads.resize(count);
   waiting.resize((count + kLanes - 1) / kLanes);
   gridDim = {grid.x, grid.y, grid.z}, blockDim = {block.x, block.y, block.z};
-  dynamic_memory.assign((dynamic_shared + sizeof(int4) - 1) / sizeof(int4), int4{});
+  dynamic_memory.assign((dynamic_shared + sizeof(Piece) - 1) / sizeof(Piece), Piece{});
   body = &kernel;
   failure.clear();
   random_numbers.seed(order);
