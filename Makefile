@@ -21,19 +21,21 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install demo test test-slow lint format benchmark sanitize clean help
+.PHONY: install demo test test-slow lint format benchmark sanitize sanitize-cuda cuda-compile clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo        make a small scene, train on it, render it: pictures, video, figures'
-	@echo 'make test        the tests (make test ARGS="-k camera" for some of them)'
-	@echo 'make test-slow   the tests that take minutes'
-	@echo 'make lint        style, formatting, types'
-	@echo 'make format      rewrite the sources in the house style'
-	@echo 'make benchmark   how fast the rasterizer is on this machine'
-	@echo 'make sanitize    the tests of the C++ core under AddressSanitizer and UBSan'
-	@echo 'make install     only the environment in .venv, with feature_gs compiled into it'
-	@echo 'make clean       remove what was compiled and cached; .venv, data and output stay'
+	@echo 'make demo           make a small scene, train on it, render it: pictures, video, figures'
+	@echo 'make test           the tests (make test ARGS="-k camera" for some of them)'
+	@echo 'make test-slow      the tests that take minutes'
+	@echo 'make lint           style, formatting, types'
+	@echo 'make format         rewrite the sources in the house style'
+	@echo 'make benchmark      how fast the rasterizer is on this machine'
+	@echo 'make sanitize       the tests of the C++ core under AddressSanitizer and UBSan'
+	@echo 'make sanitize-cuda  the tests of the CUDA kernels, on the CPU, under the same'
+	@echo 'make cuda-compile   compile the CUDA kernels with nvcc; registers of each (needs no GPU)'
+	@echo 'make install        only the environment in .venv, with feature_gs compiled into it'
+	@echo 'make clean          remove what was compiled and cached; .venv, data and output stay'
 	@echo
 	@echo 'Without an NVIDIA GPU the CPU build of PyTorch is a far smaller download:'
 	@echo '  make demo TORCH_INDEX=$(CPU_INDEX)'
@@ -103,6 +105,12 @@ benchmark: install
 
 sanitize: install
 	bash tests/sanitize/run.sh $(ARGS)
+
+sanitize-cuda: install
+	bash tests/sanitize/cuda.sh $(ARGS)
+
+cuda-compile: install
+	$(BIN)/python tests/cuda_compile.py $(ARGS)
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache feature_gs/_C*.so $(VENV)/.installed

@@ -42,14 +42,16 @@ class Emulated:
         self._library.cuda_host_set_capability(90)
 
 
+SANITIZE = os.environ.get("FEATURE_GS_EMULATED_SANITIZE") == "1"  # see tests/sanitize/cuda.sh
+
+
 @functools.cache
 def load() -> Emulated:
     """Compiles what changed, and loads it.
 
     The environment variable FEATURE_GS_EMULATED_SOURCES, e.g. "csrc/ssim/ssim.cu csrc/cells/cells.cu", leaves
-    out all other sources; FEATURE_GS_EMULATED_LIBRARY names a library already built.
+    out all other sources.
     """
-    if library := os.environ.get("FEATURE_GS_EMULATED_LIBRARY"):
-        return Emulated(Path(library))
     names = os.environ.get("FEATURE_GS_EMULATED_SOURCES")
-    return Emulated(build(op_sources([ROOT / name for name in names.split()] if names else None)))
+    sources = op_sources([ROOT / name for name in names.split()] if names else None)
+    return Emulated(build(sources, sanitize=SANITIZE))

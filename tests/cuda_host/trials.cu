@@ -135,7 +135,8 @@ TRIAL(atomics) {
 
 TRIAL(outside_shared_memory) {
   __shared__ float values[64];
-  values[threadIdx.x + static_cast<unsigned>(n)] = in[threadIdx.x];
+  float* shifted = values + n;
+  shifted[threadIdx.x] = in[threadIdx.x];
   __syncthreads();
   out[threadIdx.x] = values[0];
 }
