@@ -14,20 +14,17 @@ from torch import Tensor
 from feature_gs.errors import UserError
 from feature_gs.features.comparison import Patch
 from feature_gs.features.field import FeatureField
-from feature_gs.features.rendering import decoded
 from feature_gs.queries.graph import gaussian_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_mask, grow_from_points
 from feature_gs.queries.in_view import RING, rendered_map
-from feature_gs.queries.sam import SamDecoder, SamPrompt
-from feature_gs.queries.sam_frame import padding_of
+from feature_gs.queries.sam import SamDecoder
+from feature_gs.queries.sam_view import SamView
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.similarity import cosines, distance_of, mean_direction
 from feature_gs.queries.thresholds import Split, nearest_group
-from feature_gs.queries.views import Box, check_points, point_map, votes
+from feature_gs.queries.views import Box, Point, check_points, point_map, votes
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
-
-Point = tuple[float, float]
 
 
 def ask_points(
@@ -66,7 +63,7 @@ def ask_points(
         raise UserError("a thing to look for needs at least one --point X Y.")
     query = {**_about(field, "point", camera), "points": _listed(points), "negatives": _listed(negatives)}
     if sam is not None:
-        mask = sam_mask(sam, trained, field, camera, points, negatives)
+        mask = SamView.rendered(trained, field, camera).mask(sam, points, negatives)
         return _from_mask(trained, field, camera, mask, query)
     if field.decoder.kind == "conv3x3":
         scores = rendered_map(trained, field, camera).at_points(points, negatives)
@@ -113,7 +110,8 @@ def ask_box(
     box.check(camera.width, camera.height)
     query = {**_about(field, "box", camera), "box": [box.left, box.top, box.right, box.bottom]}
     if sam is not None:
-        return _from_mask(trained, field, camera, sam_mask(sam, trained, field, camera, box=box), query)
+        mask = SamView.rendered(trained, field, camera).mask(sam, box=box)
+        return _from_mask(trained, field, camera, mask, query)
     inside = box.mask(camera.width, camera.height)
     ring = box.widened(RING).mask(camera.width, camera.height) - inside
     maps = torch.stack([inside, ring, 1 - inside - ring], dim=-1)
@@ -177,49 +175,6 @@ def gaussian_nodes(trained: Trained, field: FeatureField) -> Nodes:
     places = trained.model.means.detach().cpu().double().numpy()
     decoder = None if field.decoder.kind == "conv3x3" else field.decoder
     return Nodes(field.features, decoder, graph, places)
-
-
-def sam_mask(
-    sam: SamDecoder,
-    trained: Trained,
-    field: FeatureField,
-    camera: Camera,
-    points: Sequence[Point] = (),
-    negatives: Sequence[Point] = (),
-    box: Box | None = None,
-) -> Tensor:
-    """SAM's mask of a view, from the field's rendered map.
-
-    A single point leaves open what is meant: of SAM's three masks the one that it thinks best is taken.
-
-    Args:
-        sam: The decoder.
-        trained: The model.
-        field: Its features, SAM's.
-        camera: The view.
-        points: What is looked for, pixels.
-        negatives: What does not belong to it.
-        box: A box around it.
-
-    Returns:
-        [H, W] bool
-    """
-    rendered = trained.render_features(field, camera, sam.cell(camera.width, camera.height))
-    features = decoded(field, rendered).permute(2, 0, 1)
-    places, labels, corners = None, None, None
-    if points or negatives:
-        # SAM counts pixels from 0, so the middle of the first is at (0, 0).
-        places = torch.tensor([*points, *negatives], dtype=torch.float64).floor()
-        labels = torch.tensor([1] * len(points) + [0] * len(negatives))
-    if box is not None:
-        edges = torch.tensor([box.left, box.top, box.right, box.bottom], dtype=torch.float64)
-        limits = torch.tensor([camera.width, camera.height] * 2)
-        corners = edges.clamp(min=0).minimum(limits)
-    single = box is None and len(points) + len(negatives) == 1
-    prompt = SamPrompt(places, labels, corners)
-    padding = padding_of(field.meta)
-    masks = sam.masks(features, camera.width, camera.height, prompt, multimask=single, padding=padding)
-    return masks.masks[int(masks.scores.argmax())]
 
 
 def _from_mask(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from feature_gs.features.field import FeatureField
-from feature_gs.features.rendering import decoded_solid, enlarged
+from feature_gs.features.rendering import FeatureMap, decoded_solid, enlarged
 from feature_gs.queries.graph import grid_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_points
-from feature_gs.queries.views import Box, point_map
+from feature_gs.queries.views import Box, Point, point_map
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
 
@@ -41,9 +41,7 @@ class ViewMap:
     width: int
     height: int
 
-    def at_points(
-        self, points: Sequence[tuple[float, float]], negatives: Sequence[tuple[float, float]] = ()
-    ) -> Tensor:
+    def at_points(self, points: Sequence[Point], negatives: Sequence[Point] = ()) -> Tensor:
         """How much each pixel belongs to the thing at the points, in [0, 1]. [H, W]"""  # noqa: D415
         weights = [[self._at(point) for point in some] for some in (points, negatives)]
         return self._enlarged(grow_from_points(self._nodes(), *weights))
@@ -56,7 +54,7 @@ class ViewMap:
         scores = self._enlarged(grow_from_box(self._nodes(), inside, ring, beyond))
         return scores * (box.mask(self.width, self.height) >= 0.5)
 
-    def _at(self, point: tuple[float, float]) -> Tensor:
+    def _at(self, point: Point) -> Tensor:
         """How much of a point is in each cell. [h * w]"""
         rows, columns = self.shown.shape
         image = point_map(*point, self.width, self.height)
@@ -92,10 +90,14 @@ def cell_of_view(field: FeatureField, camera: Camera) -> tuple[float, float]:
     return side, side
 
 
-@torch.no_grad()
 def rendered_map(trained: Trained, field: FeatureField, camera: Camera) -> ViewMap:
     """What the field says of a view, in the teacher's space."""
-    rendered = trained.render_features(field, camera, cell_of_view(field, camera))
+    return decoded_map(field, camera, trained.render_features(field, camera, cell_of_view(field, camera)))
+
+
+@torch.no_grad()
+def decoded_map(field: FeatureField, camera: Camera, rendered: FeatureMap) -> ViewMap:
+    """A rendered map of a view in the teacher's space."""
     return ViewMap(
         decoded_solid(field, rendered),
         rendered.alpha >= _SOLID,

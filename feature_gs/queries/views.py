@@ -13,6 +13,8 @@ from feature_gs.rendering.render import rasterize_view
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import SPLITS, Trained
 
+Point = tuple[float, float]  # x from the left and y from the top, pixels
+
 _LISTED = 8  # names in a message
 
 
@@ -129,7 +131,7 @@ class Box:
         return down[:, None] * across[None]
 
 
-def check_points(points: Sequence[tuple[float, float]], width: int, height: int, flag: str) -> None:
+def check_points(points: Sequence[Point], width: int, height: int, flag: str) -> None:
     """Raises a UserError unless every point lies in the picture."""
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):

@@ -12,11 +12,9 @@ from feature_gs.encoders.text import encode_text, has_text
 from feature_gs.errors import UserError
 from feature_gs.features.field import FeatureField
 from feature_gs.features.rendering import enlarged
-from feature_gs.queries.in_view import rendered_map
+from feature_gs.queries.in_view import ViewMap
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.similarity import cosines
-from feature_gs.scenes import Camera
-from feature_gs.training.trained import Trained
 
 # What anything is, against which one word is held (LERF, Kerr et al. 2023).
 CANONICAL = ("object", "things", "stuff", "texture")
@@ -158,22 +156,17 @@ def ask_text(
 
 
 @torch.no_grad()
-def words_in_view(
-    trained: Trained, field: FeatureField, camera: Camera, words: Words
-) -> tuple[Tensor, Tensor]:
-    """The likeliest word of each pixel of a view, from its rendered features.
+def words_in_view(view: ViewMap, words: Words) -> tuple[Tensor, Tensor]:
+    """The likeliest word of each pixel of a view.
 
     Args:
-        trained: The model.
-        field: Its features.
-        camera: The view.
+        view: Its rendered features.
         words: What is looked for.
 
     Returns:
         Numbers of words from 1, 0 where a negative one is likeliest or nothing is there [H, W] int64; and the
         probability of what was chosen [H, W].
     """
-    view = rendered_map(trained, field, camera)
     cosine = cosines(view.features.flatten(0, 1), words.vectors).unflatten(0, view.shown.shape)
     shown = torch.cat([cosine, view.shown[..., None].to(cosine)], dim=-1)
     shown = enlarged(shown, view.cells_x, view.cells_y, view.width, view.height)
