@@ -10,7 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from feature_gs.encoders import Encoder, Grid, base, encoder_names, is_encoder_name, load_encoder
+from feature_gs.encoders import (
+    Encoder,
+    Grid,
+    base,
+    clip_weights,
+    encoder_names,
+    is_encoder_name,
+    load_encoder,
+    lseg,
+    maskclip,
+)
+from feature_gs.encoders.handcrafted import Handcrafted
+from feature_gs.encoders.lseg import LSeg
+from feature_gs.encoders.maskclip import MaskClip
 from feature_gs.encoders.teachers import TEACHERS
 from feature_gs.encoders.timm_import import import_timm
 from feature_gs.errors import UserError
@@ -159,6 +172,25 @@ def test_the_page_tells_the_truth(name: str) -> None:
     assert cells[4] == str(TEACHERS[name].size)
     assert cells[5] == f"`{TEACHERS[name].model}`"
     assert cells[6] == timm.get_pretrained_cfg(TEACHERS[name].model).license
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "channels", "licence"),
+    [
+        ("handcrafted", Handcrafted, Handcrafted.channels, Handcrafted.licence.partition(":")[0]),
+        ("lseg", LSeg, lseg.Sizes().channels, lseg.CHECKPOINT.license.partition(" (")[0]),
+        ("maskclip", MaskClip, maskclip.Sizes().channels, clip_weights.VIT_B_16["openai"].weights.license),
+    ],
+)
+def test_the_page_tells_the_truth_about_the_others(
+    name: str, encoder: type[Encoder], channels: int, licence: str
+) -> None:
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{name}` |")]
+    cells = [cell.strip() for cell in rows[-1].split("|")]
+    assert cells[2] == str(channels)
+    size = encoder.known_options.get("size")
+    assert cells[4] == ("the photo's own" if size is None else str(size.default))
+    assert cells[6].startswith(licence)
 
 
 def test_every_dino_of_the_page_is_a_valid_spec() -> None:

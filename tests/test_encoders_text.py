@@ -1,6 +1,7 @@
 """Words: against open_clip's own text tower, on random weights; what is kept; what is refused."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from random_clip import SMALL as SMALL_CLIP
 from random_clip import clip_file, random_clip
 from random_lseg import SMALL, random_state, write_checkpoint
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,6 +27,7 @@ else:
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["a chair", "sky", "the roof of a castle"]
 
 
@@ -129,6 +133,17 @@ def test_known_words_need_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked[2:] == [["a sky"], ["sky"], ["sky"]]
 
 
+def test_other_weights_in_the_same_file_are_noticed(own_folder: Path) -> None:
+    file = own_folder / "clip.safetensors"
+    state = load_file(clip_file())
+    save_file(state, file)
+    (before,) = encode_text(["sky"], "maskclip", weights=file)
+    state["text_projection"].neg_()
+    save_file(state, file)
+    (after,) = encode_text(["sky"], "maskclip", weights=file)
+    torch.testing.assert_close(after, -before)
+
+
 def test_what_is_kept_may_be_damaged_or_impossible(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
     first = encode_text(["sky"], "maskclip", weights=clip_file())
     (file,) = words_folder().iterdir()
@@ -146,6 +161,32 @@ def test_a_class_of_ones_own_brings_words() -> None:
     (mean,) = encode_text(["red"], "test_encoders_text:Rainbow", templates=["{}", "{} or green"])
     expected = functional.normalize(torch.tensor([1 + 0.5**0.5, 0.5**0.5, 0]), dim=0)
     torch.testing.assert_close(mean, expected)
+
+
+def test_the_example_of_the_docs_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "teachers.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    for module, part in (("my_teachers", "class MeanColour"), ("my_colours", "class NamedColour")):
+        (code,) = [block for block in blocks if part in block]
+        (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    vectors = encode_text(["the red roof", "red and blue"], "my_colours:NamedColour")
+    torch.testing.assert_close(vectors, torch.tensor([[1.0, 0, 0], [0.5**0.5, 0, 0.5**0.5]]))
+    for module in ("my_teachers", "my_colours"):
+        sys.modules.pop(module)
+
+
+def test_the_words_of_the_docs_run(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = own_folder / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "clip_vit_b_16.openai.safetensors").write_bytes(clip_file().read_bytes())
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "teachers.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "ADE20K_LABELS()" in block]
+    made: dict[str, Any] = {}
+    exec(compile(code, "teachers.md", "exec"), made)
+    assert made["vectors"].shape == (2, SMALL_CLIP.channels)
+    assert made["labels"].shape == (150, SMALL_CLIP.channels)
 
 
 def test_who_has_words() -> None:
@@ -166,6 +207,7 @@ def test_who_has_words() -> None:
         ("sky", "maskclip", None, "expected words to look for"),
         (["sky"], "maskclip", ["a photo"], "the template 'a photo' has no {}"),
         (["castle " * 76], "maskclip", None, "has 76 tokens; CLIP reads at most 75"),
+        (["red", "sky"], "test_encoders_text:Rainbow", None, "Rainbow knows no word of 'sky'"),
         (["sky"], "test_encoders_text:Confused", None, r"must give \[1, C\] finite numbers .* got \[3\]"),
     ],
 )
@@ -175,8 +217,6 @@ def test_what_cannot_be_put_into_words_says_why(texts: Any, spec: str, templates
 
 
 def test_a_file_without_a_text_tower_is_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     state = load_file(clip_file())
     image = {name: value for name, value in state.items() if name.startswith("visual.")}
     save_file(image, tmp_path / "image.safetensors")
@@ -203,11 +243,10 @@ def test_every_label_is_the_first_name_of_its_list(shared_data: Path) -> None:
 
 
 def test_the_labels_are_installed_with_the_package() -> None:
-    root = Path(__file__).resolve().parents[1]
-    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     patterns = settings["tool"]["setuptools"]["package-data"]["feature_gs"]
-    data = root / "feature_gs" / "encoders" / "data"
-    installed = {path for pattern in patterns for path in (root / "feature_gs").glob(pattern)}
+    data = ROOT / "feature_gs" / "encoders" / "data"
+    installed = {path for pattern in patterns for path in (ROOT / "feature_gs").glob(pattern)}
     assert set(data.iterdir()) <= installed
 
 

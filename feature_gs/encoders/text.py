@@ -84,6 +84,9 @@ def encode_text(
             f"encode_words of {name} must give [{len(filled)}, C] finite numbers for {len(filled)} texts, "
             f"got {list(shape) or type(vectors).__name__}."
         )
+    unknown = [text for text, vector in zip(filled, vectors, strict=True) if not bool(vector.any())]
+    if unknown:
+        raise UserError(f"{name} knows no word of {unknown[0]!r}: its encode_words gave zeros.")
     return _mean_direction(vectors.detach().cpu().float(), len(templates))
 
 
