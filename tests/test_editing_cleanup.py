@@ -1,12 +1,17 @@
 """Cleaning selections up: neighbours agree, and what lies apart is dropped."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from feature_gs.editing.cleanup import above, largest_cluster, smoothed
+from feature_gs.editing.cleanup import above, largest_cluster, smoothed, without_hidden
 from feature_gs.gaussians import GaussianModel
 from feature_gs.queries.selection import Selection
+from feature_gs.scenes import Camera
+from feature_gs.training import TrainConfig
+from feature_gs.training.trained import Trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,3 +76,35 @@ def test_few_or_scattered_gaussians_stay_as_they_are() -> None:
     assert largest_cluster(none, model_at(torch.eye(4, 3))) is none
     same = Selection.of(torch.ones(50))
     assert largest_cluster(same, model_at(torch.zeros(50, 3))).selected.all()
+
+
+def test_what_no_view_shows_of_a_thing_is_dropped() -> None:
+    """Two layers of a thing behind each other, seen from the front only; half of it behind a screen."""
+    across = torch.stack(
+        torch.meshgrid(torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="xy"), -1
+    )
+    across = across.reshape(-1, 2)
+    front, back, screen = (torch.cat([across, torch.full((81, 1), z)], dim=1) for z in (4.0, 4.5, 3.0))
+    screen = screen[screen[:, 0] < -0.1]
+    model = model_at(torch.cat([front, back, screen]), 0.99)
+    with torch.no_grad():
+        model.log_scales.fill_(-1.7)
+    thing = torch.arange(len(model)) < 162
+    K = torch.tensor([[40.0, 0, 24], [0, 40, 24], [0, 0, 1]])
+    trained = Trained(
+        path=Path("model"),
+        iteration=1,
+        config=TrainConfig(),
+        cameras={"train": [Camera("a.png", 48, 48, K, torch.eye(4))], "test": []},
+        model=model,
+        background=torch.zeros(3),
+    )
+    found = without_hidden(Selection.of(thing.float()), trained, 0.3)
+    x = model.means.detach()[:, 0]
+    right_front = (torch.arange(len(model)) < 81) & (x > 0.3)
+    assert found.selected[right_front].all()
+    hidden = (torch.arange(len(model)) < 81) & (x < -0.4)
+    assert not found.selected[hidden].any() and not found.scores[hidden].any()
+    # The back layer is hidden by the thing itself, alone as within the scene: it stays where the front does.
+    assert found.selected[81:162][x[81:162] > 0.3].all()
+    assert not found.selected[162:].any()

@@ -7,6 +7,7 @@ import torch
 from edited import make_cloud, some_of
 
 from feature_gs.editing.apply import Stage, apply
+from feature_gs.editing.cleanup import CleanUp
 from feature_gs.editing.edit import read_plan
 from feature_gs.editing.feature3dgs import chosen_as_feature_3dgs
 from feature_gs.editing.plan import KINDS, Plan
@@ -36,7 +37,8 @@ def carried_out(plan: Plan, stage: Stage) -> Stage:
 
 EVERYTHING = """
 selections:
-  mug: {text: "mug, cup", negative_text: [table], threshold: 0.6, smooth: 8, largest_cluster: true}
+  mug: {text: "mug, cup", negative_text: [table], threshold: 0.6, smooth: 8, largest_cluster: true,
+        drop_hidden: 0.3}
   ball: {point: [120, 80], view: 008.png}
   box: {box: [1, 2, 30, 40], view: 008}
 edits:
@@ -75,7 +77,7 @@ def test_everything_that_is_offered_is_read(tmp_path: Path) -> None:
     ]
     mug = plan.questions["mug"]
     assert mug.asked == {"text": ["mug", "cup"], "negative_text": ["table"]}
-    assert (mug.threshold, mug.smooth, mug.largest_cluster) == (0.6, 8, True)
+    assert mug.clean_up == CleanUp(smooth=8, threshold=0.6, largest_cluster=True, drop_hidden=0.3)
     assert plan.questions["ball"].asked == {"point": [(120, 80)], "negative_point": [], "view": "008.png"}
     assert plan.questions["queries-name"].asked == {"name": "queries-name"}
     assert plan.questions[plan.steps[-1].group].kind == "patch"

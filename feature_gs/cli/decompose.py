@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from feature_gs.cli.render_pictures import picture_names
 from feature_gs.editing import Cloud
+from feature_gs.editing.cleanup import CleanUp, cleaned
 from feature_gs.editing.decompose import only, without
 from feature_gs.editing.questions import selection_file
 from feature_gs.errors import UserError
@@ -48,6 +49,15 @@ class DecomposeConfig:
     """Iteration to render; -1: the newest."""
     soft: bool = False
     """Multiply opacities by the scores (and by what they lack of 1) instead of keeping and dropping."""
+    smooth: int = 0
+    """Average the scores over so many neighbours."""
+    threshold: float | None = None
+    """Select what scores above it, 0 to 1, instead of what the query chose."""
+    largest_cluster: bool = False
+    """Drop what lies apart from the largest part."""
+    drop_hidden: float = 0.0
+    """only: drop what the training views hide: Gaussians of which they show less than this share (0.3 is
+    good) of what would be seen of the selection alone. 0: keep them."""
     views: Literal["train", "test", "novel", "all"] | None = None
     """The views to render; all: train and test. None: test, or train where there are no test views."""
     num_views: int = 60
@@ -77,27 +87,33 @@ def run(config: DecomposeConfig) -> None:
     Raises:
         UserError: The model, the selection or the request is at fault.
     """
-    if config.num_views < 1:
-        raise UserError(f"--num_views must be at least 1, got {config.num_views}.")
+    if config.num_views < 1 or config.smooth < 0:
+        got = f"got {config.num_views} and {config.smooth}"
+        raise UserError(f"--num_views must be at least 1 and --smooth at least 0, {got}.")
+    if not 0 <= config.drop_hidden <= 1 or not 0 <= (config.threshold or 0) <= 1:
+        got = f"got {config.drop_hidden:g} and {config.threshold}"
+        raise UserError(f"--drop_hidden and --threshold must lie between 0 and 1, {got}.")
     trained = load_trained(config.model_path, config.iteration)
     path = selection_file(config.model_path, config.selection)
     selection = Selection.load(path, len(trained.model))
     cameras = _cameras(config, trained)
     cloud = Cloud(trained.model)
+    selection = cleaned(selection, trained, CleanUp(config.smooth, config.threshold, config.largest_cluster))
+    shown = cleaned(selection, trained, CleanUp(drop_hidden=config.drop_hidden))
     parts = [
         trained,
-        replace(trained, model=only(cloud, selection, soft=config.soft).model),
+        replace(trained, model=only(cloud, shown, soft=config.soft).model),
         replace(trained, model=without(cloud, selection, soft=config.soft).model),
     ]
     folder = config.output or path.parent / "decompose"
-    shown = [round(i * (len(cameras) - 1) / (_STRIP_VIEWS - 1)) for i in range(_STRIP_VIEWS)]
+    in_strip = [round(i * (len(cameras) - 1) / (_STRIP_VIEWS - 1)) for i in range(_STRIP_VIEWS)]
     rows = []
     views = zip(cameras, picture_names(cameras), strict=True)
     for number, (camera, name) in enumerate(
         tqdm(views, "views", len(cameras), unit="view", ncols=80, disable=config.quiet)
     ):
         row = _write(parts, camera, folder, name)
-        if number in shown:
+        if number in in_strip:
             rows.append(row)
     save_picture(folder / "strip.png", picture_strip(rows, _CAPTIONS))
     if not config.quiet:

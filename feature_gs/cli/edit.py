@@ -32,6 +32,8 @@ class EditConfig:
     """Folder of the new model."""
     iteration: int = -1
     """Iteration to change; -1: the newest."""
+    weights: Path | None = None
+    """File with the teacher's weights, for words in the edits. None: those it finds itself."""
     overwrite: bool = False
     """Replace the model that is in the output folder."""
     quiet: bool = False
@@ -61,7 +63,7 @@ def run(config: EditConfig) -> None:
     trained = load_trained(config.model_path, config.iteration)
     check_output(config.output, trained, config.overwrite)
     say = _silent if config.quiet else print
-    cloud = edited(trained, trained.field(), plan, say)
+    cloud = edited(trained, trained.field(), plan, say, config.weights)
     ply = write_model(config.output, trained, cloud, overwrite=config.overwrite)
     with atomic_write(config.output / "edit.yaml") as temporary:
         shutil.copyfile(config.config, temporary)

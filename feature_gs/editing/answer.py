@@ -1,44 +1,51 @@
 """From a question to the Gaussians that it means."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from feature_gs.editing.cleanup import above, largest_cluster, smoothed
+from feature_gs.editing.cleanup import cleaned
+from feature_gs.editing.feature3dgs import chosen_as_feature_3dgs
 from feature_gs.editing.questions import Question, selection_file
 from feature_gs.errors import UserError
 from feature_gs.features.comparison import Patch
 from feature_gs.features.field import FeatureField
 from feature_gs.queries.ask import ask_box, ask_patch, ask_points
 from feature_gs.queries.selection import Selection
+from feature_gs.queries.similarity import cosines
 from feature_gs.queries.views import Box, find_view
+from feature_gs.queries.words import Words, ask_text
 from feature_gs.training.trained import Trained
 
 
-def answer(question: Question, trained: Trained, field: FeatureField | None) -> Selection:
+def answer(
+    question: Question, trained: Trained, field: FeatureField | None, weights: Path | None = None
+) -> Selection:
     """The part of a scene that is meant, cleaned up as asked.
 
     Args:
         question: What is meant.
         trained: The scene, before any edit.
         field: Its features, or None.
+        weights: File of the teacher's weights, for words; None: what the model was trained with, or the
+            teacher's own.
 
     Raises:
-        UserError: There is no such selection, or the query cannot be answered; the message names the line.
+        UserError: There is no such selection, or the query cannot be answered; the message says where it was
+            asked.
     """
+    if weights is None and trained.config.weights:
+        weights = Path(trained.config.weights)
     try:
-        found = _found(question.kind, question.asked, trained, field)
+        found = _found(question.kind, question.asked, trained, field, weights)
     except UserError as error:
         raise UserError(f"{question.where}: {error}") from error
-    if question.smooth:
-        found = smoothed(found, trained.model, question.smooth)
-    if question.threshold is not None:
-        found = above(found, question.threshold)
-    if question.largest_cluster:
-        found = largest_cluster(found, trained.model)
-    return replace(found, query={**found.query, "from": question.where})
+    return cleaned(found, trained, question.clean_up)
 
 
-def _found(kind: str, asked: dict[str, Any], trained: Trained, field: FeatureField | None) -> Selection:
+def _found(
+    kind: str, asked: dict[str, Any], trained: Trained, field: FeatureField | None, weights: Path | None
+) -> Selection:
     if kind == "selection":
         return Selection.load(selection_file(trained.path, asked["name"]), len(trained.model))
     if field is None:
@@ -46,11 +53,23 @@ def _found(kind: str, asked: dict[str, Any], trained: Trained, field: FeatureFie
             f"{trained.path} has no features, so it cannot be asked. Give it some: feature-gs lift -m "
             f"{trained.path} -f TEACHER"
         )
+    if kind == "text":
+        return ask_text(field, asked["text"], asked["negative_text"] or None, weights=weights)
+    if kind == "feature_3dgs":
+        words = Words.encode(
+            field, [name.replace("_", " ") for name in asked["objects"]], (), weights=weights
+        )
+        near = cosines(field.features, words.vectors, field.decoder)
+        return _of_seen(chosen_as_feature_3dgs(near, **asked), field)
+    camera = find_view(trained, asked["view"])
     if kind == "point":
-        camera = find_view(trained, asked["view"])
         return ask_points(trained, field, camera, asked["point"], asked["negative_point"])
     if kind == "box":
-        return ask_box(trained, field, find_view(trained, asked["view"]), Box(*asked["box"]))
-    if kind == "patch":
-        return ask_patch(trained, field, find_view(trained, asked["view"]), Patch(*asked["patch"]))[0]
-    raise UserError(f"{kind} cannot be asked here.")
+        return ask_box(trained, field, camera, Box(*asked["box"]))
+    return ask_patch(trained, field, camera, Patch(*asked["patch"]))[0]
+
+
+def _of_seen(selection: Selection, field: FeatureField) -> Selection:
+    """Without the Gaussians that no view shows: their features mean nothing."""
+    scores, seen = selection.scores, field.seen.to(selection.selected.device)
+    return replace(selection, scores=scores * seen, selected=selection.selected & seen)

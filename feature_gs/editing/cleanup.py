@@ -1,16 +1,55 @@
-"""Making a selection whole: neighbours agree, and what lies apart is dropped."""
+"""Making a selection whole: neighbours agree, and what lies apart or was never shown is dropped."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from torch import Tensor
 
+from feature_gs.editing.cloud import Cloud
 from feature_gs.gaussians import GaussianModel
 from feature_gs.queries.selection import Selection
+from feature_gs.rendering.render import rasterize_view
+from feature_gs.training.trained import Trained
 
 _NEIGHBOURS = 8  # that a Gaussian inside a thing has within the reach
+_CELL = 16  # pixels; only sums over cells are wanted, and few cells are the cheapest
 _REACH = 4.0  # times the middle distance to the last of them
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """What is done with a selection, in this order.
+
+    Attributes:
+        smooth: Neighbours that scores are averaged over; 0: none.
+        threshold: Selected is what scores above it, 0 to 1; None: as the query says.
+        largest_cluster: Drop what lies apart from the largest part.
+        drop_hidden: Drop Gaussians of which the training views show less than this share of what would be
+            seen if the selection stood alone, 0 to 1; 0: keep them.
+    """
+
+    smooth: int = 0
+    threshold: float | None = None
+    largest_cluster: bool = False
+    drop_hidden: float = 0.0
+
+
+NO_CLEAN_UP = CleanUp()
+
+
+def cleaned(selection: Selection, trained: Trained, clean_up: CleanUp) -> Selection:
+    """A selection of a model's Gaussians after its clean-up."""
+    if clean_up.smooth:
+        selection = smoothed(selection, trained.model, clean_up.smooth)
+    if clean_up.threshold is not None:
+        selection = above(selection, clean_up.threshold)
+    if clean_up.largest_cluster:
+        selection = largest_cluster(selection, trained.model)
+    if clean_up.drop_hidden:
+        selection = without_hidden(selection, trained, clean_up.drop_hidden)
+    return selection
 
 
 @torch.no_grad()
@@ -64,6 +103,51 @@ def largest_cluster(selection: Selection, model: GaussianModel) -> Selection:
         return selection
     query = {"largest_cluster": True, "of": selection.query}
     return Selection(torch.where(kept | ~selection.selected, selection.scores, 0.0), kept, query)
+
+
+@torch.no_grad()
+def without_hidden(selection: Selection, trained: Trained, share: float) -> Selection:
+    """Drops of a selection what extracting it would uncover, although no training view shows it.
+
+    Nothing in the photos says what a Gaussian behind a surface looks like or what it belongs to; where it
+    lies below a table's top, it hangs like a skirt from the thing that stood there. With w the weight that
+    all training views give it within the scene, and v that within the selection alone, w / v is what is
+    visible of it.
+
+    Args:
+        selection: What is cleaned; the scores of what is dropped become 0.
+        trained: The model and its views.
+        share: Dropped is what has a smaller w / v, in (0, 1].
+
+    Returns:
+        The smaller selection. What is hidden belongs to the thing all the same: do not use this for removing.
+    """
+    model, chosen = trained.model, selection.selected.to(trained.model.means.device)
+    alone = Cloud(model).take(chosen).model
+    whole = _weights(trained, model)[chosen]
+    hidden = whole < share * _weights(trained, alone)
+    kept = chosen.clone()
+    kept[chosen] = ~hidden
+    kept = kept.to(selection.selected.device)
+    query = {"drop_hidden": share, "of": selection.query}
+    return Selection(torch.where(kept | ~selection.selected, selection.scores, 0.0), kept, query)
+
+
+def _weights(trained: Trained, model: GaussianModel) -> Tensor:
+    """The blending weight of each Gaussian, summed over all pixels of the training views. [N]"""  # noqa: D415
+    total = model.means.new_zeros(len(model))
+    for camera in trained.cameras["train"]:
+        output = rasterize_view(
+            model,
+            camera,
+            antialiased=trained.config.antialiased,
+            near=trained.config.near,
+            feature_cell=_CELL,
+            cell_weights=True,
+        )
+        assert output.cells is not None
+        total += output.cells.totals()
+    return total
 
 
 def _largest(points: np.ndarray) -> np.ndarray:  # [n, 3] -> [n] bool

@@ -3,7 +3,7 @@
 import torch
 
 from feature_gs.editing.cloud import Cloud
-from feature_gs.editing.operations import delete, extract, fade
+from feature_gs.editing.operations import extract, fade
 from feature_gs.queries.selection import Selection
 
 
@@ -36,5 +36,4 @@ def _kept(cloud: Cloud, selection: Selection, soft: bool) -> Cloud:
     if not soft:
         return extract(cloud, selection.selected.to(device))
     scores = selection.scores.to(device)
-    visible = scores > 0
-    return delete(fade(cloud, scores), ~visible)
+    return extract(fade(cloud, scores), scores > 0)

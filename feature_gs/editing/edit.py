@@ -29,7 +29,13 @@ def read_plan(path: Path) -> Plan:
     return read_feature_3dgs(path, content) if "edit" in content else read_edits(path, content)
 
 
-def edited(trained: Trained, field: FeatureField | None, plan: Plan, say: Say = print) -> Cloud:
+def edited(
+    trained: Trained,
+    field: FeatureField | None,
+    plan: Plan,
+    say: Say = print,
+    weights: Path | None = None,
+) -> Cloud:
     """Carries out a plan; the model stays as it is.
 
     What is inserted is read first, and queries are answered, all about the scene before any edit; then the
@@ -40,6 +46,7 @@ def edited(trained: Trained, field: FeatureField | None, plan: Plan, say: Say = 
         field: Its features, or None.
         plan: What is to be done.
         say: Told what each step did.
+        weights: File of the teacher's weights, for words; None: as `answer` finds it.
 
     Returns:
         The changed scene.
@@ -50,7 +57,7 @@ def edited(trained: Trained, field: FeatureField | None, plan: Plan, say: Say = 
     guests = {id(step): _opened(step) for step in plan.steps if step.kind == "insert"}
     groups = {}
     for name, question in plan.questions.items():
-        found = answer(question, trained, field)
+        found = answer(question, trained, field, weights)
         groups[name] = found.selected.to(trained.model.means.device)
         say(f"{name}: {int(found.selected.sum()):,} of {len(found):,} Gaussians")
     stage = Stage(Cloud(trained.model, field), groups)

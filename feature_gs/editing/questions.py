@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feature_gs.editing.cleanup import NO_CLEAN_UP, CleanUp
 from feature_gs.editing.reading import Entry, Reader
 from feature_gs.errors import UserError
 from feature_gs.queries.selection import FILE_NAME
 
-_CLEAN_UP = ("threshold", "smooth", "largest_cluster")
+_CLEAN_UP = ("threshold", "smooth", "largest_cluster", "drop_hidden")
 _MOST_NEIGHBOURS = 1000
 _LISTED = 8  # names in a message
 
@@ -19,20 +20,16 @@ class Question:
     """A part of a scene, described.
 
     Attributes:
-        where: File and line, for messages.
+        where: File and line, or what asks, for messages.
         kind: How it is found: a key of QUERIES, or "feature_3dgs".
         asked: What that way needs.
-        threshold: Selected is what scores above it; None: as the query says.
-        smooth: Neighbours that scores are averaged over; 0: none.
-        largest_cluster: Drop what lies apart.
+        clean_up: What is done with the answer.
     """
 
     where: str
     kind: str
     asked: dict[str, Any]
-    threshold: float | None = None
-    smooth: int = 0
-    largest_cluster: bool = False
+    clean_up: CleanUp = NO_CLEAN_UP
 
 
 def read_question(reader: Reader, key: str, what: Any) -> Question:
@@ -51,9 +48,12 @@ def read_question(reader: Reader, key: str, what: Any) -> Question:
         where=inner.where(),
         kind=kind,
         asked=QUERIES[kind](inner),
-        threshold=inner.number("threshold", 0, 1) if "threshold" in inner else None,
-        smooth=inner.whole("smooth", 1, _MOST_NEIGHBOURS) if "smooth" in inner else 0,
-        largest_cluster=inner.flag("largest_cluster"),
+        clean_up=CleanUp(
+            smooth=inner.whole("smooth", 1, _MOST_NEIGHBOURS) if "smooth" in inner else 0,
+            threshold=inner.number("threshold", 0, 1) if "threshold" in inner else None,
+            largest_cluster=inner.flag("largest_cluster"),
+            drop_hidden=inner.number("drop_hidden", 0, 1) if "drop_hidden" in inner else 0.0,
+        ),
     )
     inner.finish(_CLEAN_UP)
     return question

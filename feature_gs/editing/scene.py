@@ -7,6 +7,7 @@ from typing import Any
 
 from feature_gs.editing import decompose
 from feature_gs.editing.answer import answer
+from feature_gs.editing.cleanup import CleanUp
 from feature_gs.editing.cloud import Cloud
 from feature_gs.editing.edit import edited, read_plan
 from feature_gs.editing.folder import write_model
@@ -52,9 +53,11 @@ class GaussianScene:
         box: tuple[float, float, float, float] | None = None,
         patch: tuple[float, float, float] | None = None,
         view: str | None = None,
-        threshold: float | None = None,
+        weights: Path | None = None,
         smooth: int = 0,
+        threshold: float | None = None,
         largest_cluster: bool = False,
+        drop_hidden: float = 0.0,
     ) -> Selection:
         """Finds a part of the scene by exactly one of selection, text, point, box and patch.
 
@@ -67,9 +70,11 @@ class GaussianScene:
             box: X1, Y1, X2, Y2 in pixels of `view`.
             patch: X, Y and side of a square of `view`; all that looks alike is selected.
             view: Name of the photo that point, box or patch are in.
-            threshold: Selected is what scores above it, 0 to 1; None: as the query says.
+            weights: File of the teacher's weights, for words; None: those it finds itself.
             smooth: Average scores over so many neighbours.
+            threshold: Selected is what scores above it, 0 to 1; None: as the query says.
             largest_cluster: Drop what lies apart from the largest part.
+            drop_hidden: Drop what the training views hide: see `CleanUp`. For extracting, not for removing.
 
         Returns:
             The selection; `~a`, `a & b` and `a | b` combine several.
@@ -95,8 +100,8 @@ class GaussianScene:
             asked = {"text": _words(text or ""), "negative_text": _words(negative_text)}
         elif kind == "point":
             asked |= {"point": _points(point or ()), "negative_point": _points(negative_point)}
-        question = Question("select", kind, asked, threshold, smooth, largest_cluster)
-        return answer(question, self.trained, self.field)
+        clean_up = CleanUp(smooth, threshold, largest_cluster, drop_hidden)
+        return answer(Question("select", kind, asked, clean_up), self.trained, self.field, weights)
 
     def only(self, selection: Selection, *, soft: bool = False) -> "GaussianScene":
         """Only what is selected; `soft` multiplies opacities by the scores instead."""
