@@ -9,7 +9,7 @@
 namespace fgs {
 namespace {
 
-constexpr int kThreads = 256, kRounds = 16;
+constexpr int kThreads = 256, kRounds = 8;
 constexpr int kNumbers = kRounds * kThreads;  // weights a block looks at; its counts of them fit 16 bits
 
 // Up to and with a Gaussian: entries, and Gaussians that have any; how many lists were found to lead outside memory.

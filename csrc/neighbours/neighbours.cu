@@ -13,7 +13,6 @@ namespace fgs {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / kWarp;
-constexpr int kMostLevels = 7;  // 32^7 > 2^31 points
 
 template <class T>
 struct Box {
@@ -24,33 +23,32 @@ template <class T>
 struct Tree {
   const T* points;  // [count, 3]
   int32_t count;
-  Box<T>* boxes;  // those of the leaves, then of each level above
-  int32_t levels, starts[kMostLevels], sizes[kMostLevels];  // of each level in `boxes`
+
+  // Of the boxes of a level; those of the leaves are level 0.
+  __host__ __device__ int32_t size(int level) const {
+    const int bits = 5 * (level + 1);
+    return static_cast<int32_t>((count + (int64_t{1} << bits) - 1) >> bits);
+  }
 };
 
-// The boxes of a level, a warp each, from the points or boxes below.
+// The boxes of a level, a warp each, from the points, or from the boxes of the level below.
 template <class T>
-__global__ void __launch_bounds__(kThreads) boxes_kernel(Tree<T> tree, int32_t level) {
+__global__ void __launch_bounds__(kThreads) boxes_kernel(Tree<T> tree, int level, const Box<T>* below, Box<T>* boxes) {
   const int32_t node = static_cast<int32_t>(blockIdx.x) * kWarps + warp_of_block();
-  if (node >= tree.sizes[level]) return;
-  const int32_t below = level ? tree.sizes[level - 1] : tree.count;
-  const int32_t child = ::min(node * kWarp + lane_of_warp(), below - 1);
+  if (node >= tree.size(level)) return;
+  const int32_t child = ::min(node * kWarp + lane_of_warp(), tree.size(level - 1) - 1);
   Box<T> box;
 #pragma unroll
   for (int axis = 0; axis < 3; ++axis) {
-    if (level) {
-      const Box<T>& part = tree.boxes[tree.starts[level - 1] + child];
-      box.low[axis] = part.low[axis], box.high[axis] = part.high[axis];
-    } else {
-      box.low[axis] = box.high[axis] = tree.points[3 * int64_t{child} + axis];
-    }
+    box.low[axis] = level ? below[child].low[axis] : tree.points[3 * int64_t{child} + axis];
+    box.high[axis] = level ? below[child].high[axis] : box.low[axis];
 #pragma unroll
     for (int step = kWarp / 2; step > 0; step /= 2) {
       box.low[axis] = ::min(box.low[axis], __shfl_xor_sync(kAllLanes, box.low[axis], step));
       box.high[axis] = ::max(box.high[axis], __shfl_xor_sync(kAllLanes, box.high[axis], step));
     }
   }
-  if (lane_of_warp() == 0) tree.boxes[tree.starts[level] + node] = box;
+  if (lane_of_warp() == 0) boxes[node] = box;
 }
 
 // One lane's point and the squared distances of the nearest others found so far, rising.
@@ -97,9 +95,9 @@ __device__ __forceinline__ void meet_leaf(const Tree<T>& tree, int32_t leaf, int
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) search_kernel(Tree<T> tree, T* distances) {
+__global__ void __launch_bounds__(kThreads) search_kernel(Tree<T> tree, int top, const Box<T>* boxes, T* distances) {
   const int32_t own = static_cast<int32_t>(blockIdx.x) * kWarps + warp_of_block();
-  if (own >= tree.sizes[0]) return;
+  if (own >= tree.size(0)) return;
   const int32_t mine = own * kWarp + lane_of_warp();
   const bool is_one = mine < tree.count;
   Query<T> query;
@@ -109,23 +107,28 @@ __global__ void __launch_bounds__(kThreads) search_kernel(Tree<T> tree, T* dista
   for (double& known : query.nearest) known = INFINITY;
 
   // What is near in the list is likely to be near, so that much can be left out later.
-  const int32_t first = ::max(own - 1, 0), last = ::min(own + 1, tree.sizes[0] - 1);
+  const int32_t first = ::max(own - 1, 0), last = ::min(own + 1, tree.size(0) - 1);
   for (int32_t leaf = first; leaf <= last; ++leaf) meet_leaf(tree, leaf, mine, query);
 
-  // Depth first through the tree: from a node to its first child, else to the next node, up where a row ends.
-  const int32_t top = tree.levels - 1;
-  int32_t level = top, node = 0;
-  while (node < tree.sizes[level]) {
-    const double squared = query.squared_distance(tree.boxes[tree.starts[level] + node]);
+  // Depth first through the tree: from a node to its first child, else to the next node, up where a row ends. `boxes`
+  // points at those of the level.
+  int level = top;
+  int32_t node = 0;
+  while (node < tree.size(level)) {
+    const double squared = query.squared_distance(boxes[node]);
     if (__any_sync(kAllLanes, is_one && squared < query.nearest[kNeighbours - 1])) {
       if (level > 0) {
         --level, node *= kWarp;
+        boxes -= tree.size(level);
         continue;
       }
       if (node < first || node > last) meet_leaf(tree, node, mine, query);
     }
     ++node;
-    while (level < top && (node % kWarp == 0 || node == tree.sizes[level])) ++level, node = (node + kWarp - 1) / kWarp;
+    while (level < top && (node % kWarp == 0 || node == tree.size(level))) {
+      boxes += tree.size(level);
+      ++level, node = (node + kWarp - 1) / kWarp;
+    }
   }
   if (!is_one) return;
   const int others = ::min(kNeighbours, tree.count - 1);
@@ -145,18 +148,18 @@ Tensor nearest_distances_cuda(Tensor points) {
   if (points.size(0) == 0) return distances;
   const auto go = [&](auto zero) {
     using T = decltype(zero);
-    Tree<T> tree{data<T>(points), static_cast<int32_t>(points.size(0)), nullptr, 0, {}, {}};
-    int32_t boxes = 0, below = tree.count;
-    do {
-      below = (below + kWarp - 1) / kWarp;
-      tree.starts[tree.levels] = boxes, tree.sizes[tree.levels] = below;
-      boxes += below, ++tree.levels;
-    } while (below > kWarp);
-    Tensor memory = scratch<Box<T>>(points, boxes);
-    tree.boxes = mutable_data<Box<T>>(memory);
-    for (int32_t level = 0; level < tree.levels; ++level)
-      launch({blocks_for(tree.sizes[level], kWarps), kThreads, device.stream}, boxes_kernel<T>, tree, level);
-    launch({blocks_for(tree.sizes[0], kWarps), kThreads, device.stream}, search_kernel<T>, tree,
+    const Tree<T> tree{data<T>(points), static_cast<int32_t>(points.size(0))};
+    int top = 0;
+    int64_t count = tree.size(0);
+    while (tree.size(top) > kWarp) count += tree.size(++top);
+    Tensor memory = scratch<Box<T>>(points, count);
+    Box<T>*boxes = mutable_data<Box<T>>(memory), *below = nullptr;
+    for (int level = 0; level <= top; ++level) {
+      if (level) below = boxes, boxes += tree.size(level - 1);
+      launch({blocks_for(tree.size(level), kWarps), kThreads, device.stream}, boxes_kernel<T>, tree, level, below,
+             boxes);
+    }
+    launch({blocks_for(tree.size(0), kWarps), kThreads, device.stream}, search_kernel<T>, tree, top, boxes,
            mutable_data<T>(distances));
   };
   kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
