@@ -20,6 +20,7 @@ VERBS = {
     "train": ("feature_gs.cli.train", "train Gaussians on a folder of photos with camera poses"),
     "lift": ("feature_gs.cli.lift", "give finished Gaussians features, without training"),
     "render": ("feature_gs.cli.render", "render pictures and videos of a trained model"),
+    "segment": ("feature_gs.cli.segment", "find things by a prompt: masks, and Gaussians"),
     "decompose": ("feature_gs.cli.decompose", "render views with and without a selection"),
     "edit": ("feature_gs.cli.edit", "remove, move, recolour, double or insert things"),
     "evaluate": ("feature_gs.cli.evaluate", "measure PSNR, SSIM and LPIPS of a trained model"),

@@ -15,7 +15,7 @@ from feature_gs.queries.sam_view import SamView
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.stopwatch import Stopwatch
 from feature_gs.queries.views import Box, Point, check_points, score_images
-from feature_gs.queries.words import Words, words_in_view
+from feature_gs.queries.words import Words, ask_words, words_in_view
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
 
@@ -98,8 +98,11 @@ class LikeliestWords(Answer):
     """For every pixel the likeliest word, from the rendered features."""
 
     def __init__(self, trained: Trained, field: FeatureField, words: Words) -> None:
+        """Asks the Gaussians, too, if the decoder decodes single ones."""
         self._trained, self._field, self._words = trained, field, words
         self.names = words.names
+        if field.decoder.kind != "conv3x3":
+            self.selection, self.parts = ask_words(field, words)
 
     def in_view(self, camera: Camera, watch: Stopwatch) -> ViewAnswer:
         """Numbers of words, and their probabilities."""

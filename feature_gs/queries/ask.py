@@ -4,7 +4,7 @@ A prompt is given in one view and answered in 3D: what it means is found among t
 pixels of that view, so the answer is the same thing in every view and whole behind what hides it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from feature_gs.features.field import FeatureField
 from feature_gs.queries.graph import gaussian_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_mask, grow_from_points
 from feature_gs.queries.in_view import RING, rendered_map
+from feature_gs.queries.instances import find_instances
+from feature_gs.queries.merging import MaskMerger
 from feature_gs.queries.sam import SamDecoder
 from feature_gs.queries.sam_view import SamView
 from feature_gs.queries.selection import Selection
@@ -25,6 +27,8 @@ from feature_gs.queries.thresholds import Split, nearest_group
 from feature_gs.queries.views import Box, Point, check_points, point_map, votes
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
+
+_SAM_VIEWS = 24
 
 
 def ask_points(
@@ -167,6 +171,42 @@ def ask_patch(
     query = {**_about(field, "patch", camera), "patch": [patch.x, patch.y, patch.size]}
     query |= {"threshold": split.threshold, "chosen": "automatic" if threshold is None else "by hand"}
     return Selection.of(torch.from_numpy(scores), query), distances, split
+
+
+def find_everything(
+    trained: Trained,
+    field: FeatureField,
+    *,
+    sam: SamDecoder | None = None,
+    watch: Callable[[Sequence[Any]], Iterable[Any]] = iter,
+) -> Tensor:
+    """All things of a scene, without a prompt.
+
+    Without SAM: what looks alike and hangs together (`find_instances`). With SAM: the masks that it finds in
+    up to 24 training views, merged where they show the same Gaussians (`MaskMerger`).
+
+    Args:
+        trained: The model.
+        field: Its features.
+        sam: SAM's decoder, for features of SAM.
+        watch: Called with what is gone through, e.g. to show a progress bar.
+
+    Returns:
+        How much each Gaussian belongs to each thing, in [0, 1]; things of most Gaussians first. [N, K]
+
+    Raises:
+        UserError: Without SAM, the decoder is conv3x3, which does not decode single Gaussians.
+    """
+    if sam is None:
+        return find_instances(gaussian_nodes(trained, field), watch)
+    merger = MaskMerger()
+    cameras = trained.cameras["train"]
+    for camera in watch(cameras[:: -(-len(cameras) // _SAM_VIEWS)]):
+        masks = SamView.rendered(trained, field, camera).everything(sam)
+        maps = torch.stack([*masks, torch.ones(camera.height, camera.width)], dim=-1).float()
+        shown = votes(trained, camera, maps)
+        merger.add(shown[:, :-1], shown[:, -1])
+    return merger.shares()
 
 
 def gaussian_nodes(trained: Trained, field: FeatureField) -> Nodes:

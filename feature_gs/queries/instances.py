@@ -27,7 +27,7 @@ _SAMPLES = 4096  # nodes of a thing that teach what it looks like
 _RIDGE = 1e-2  # of the mean variance of a channel
 
 
-def find_instances(nodes: Nodes, watch: Callable[[Iterable[int]], Iterable[int]] = iter) -> Tensor:
+def find_instances(nodes: Nodes, watch: Callable[[Sequence[int]], Iterable[int]] = iter) -> Tensor:
     """The things of a scene and how much each node belongs to them.
 
     Args:
@@ -48,7 +48,7 @@ def find_instances(nodes: Nodes, watch: Callable[[Iterable[int]], Iterable[int]]
     return shares[:, order]
 
 
-def _regions(nodes: Nodes, watch: Callable[[Iterable[int]], Iterable[int]]) -> list[Mask]:
+def _regions(nodes: Nodes, watch: Callable[[Sequence[int]], Iterable[int]]) -> list[Mask]:
     """What is found by asking at one node after the other; they overlap little. [n] each"""
     count = len(nodes.graph)
     first, second = nodes.graph.first, nodes.graph.second

@@ -118,7 +118,7 @@ def gaussian_probabilities(field: FeatureField, words: Words) -> Tensor:
     return shares * field.seen[:, None].to(shares)
 
 
-def ask_words(field: FeatureField, words: Words) -> tuple[Selection, Tensor]:
+def ask_words(field: FeatureField, words: Words) -> tuple[Selection, dict[str, Selection]]:
     """The Gaussians that are likelier one of the words than any of the negative ones.
 
     Args:
@@ -126,8 +126,8 @@ def ask_words(field: FeatureField, words: Words) -> tuple[Selection, Tensor]:
         words: What is looked for.
 
     Returns:
-        The selection, whose scores are the summed probabilities of the words, and for each Gaussian the
-        number of its likeliest word from 1, or 0 where that is a negative one or no view shows it. [N] int64
+        The selection of all that is one of the words, whose scores are their summed probabilities; and for
+        each word that some Gaussian is likeliest to be the selection of these.
 
     Raises:
         UserError: The decoder is conv3x3, which does not decode single Gaussians.
@@ -136,7 +136,12 @@ def ask_words(field: FeatureField, words: Words) -> tuple[Selection, Tensor]:
     labels = labels_of(shares, len(words.names)) * field.seen.to(torch.int64)
     scores = shares[:, : len(words.names)].sum(dim=1).clamp(max=1)
     query = {"kind": "text", "teacher": field.teacher, **words.about()}
-    return Selection(scores, labels > 0, query), labels
+    parts = {
+        name: Selection(shares[:, number - 1].contiguous(), labels == number, {**query, "part": name})
+        for number, name in enumerate(words.names, 1)
+        if bool((labels == number).any())
+    }
+    return Selection(scores, labels > 0, query), parts
 
 
 def ask_text(
