@@ -21,7 +21,7 @@ from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, C
 ROOT = Path(__file__).parent
 TORCH_TARGET = "0x020b000000000000"  # the stable ABI of torch 2.11, the oldest supported
 CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
-# float32 of the GPU: denormals are 0, division and square root are off by a unit in the last place at most or two
+# float32 on a GPU: denormals are 0, division and square root are off by one or two units in the last place
 NVCC_FLAGS = (
     *("-ftz=true", "-prec-div=false", "-prec-sqrt=false"),
     *("-O3", "-std=c++20", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-DUSE_CUDA"),
