@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from blobs import KINDS, make_kinds
 from PIL import Image
+from taught import CHANNELS, settings, write_taught_blobs
 
+from feature_gs.cli.label_pairs import likeliest
 from feature_gs.cli.main import main
 from feature_gs.errors import UserError
 from feature_gs.evaluation.label_images import cell_labels, label_names, read_label_image, replaced
 from feature_gs.evaluation.segmentation import Confusion, feature_3dgs_scores
+from feature_gs.features.field import FeatureField
+from feature_gs.features.teacher import TeacherStore
+from feature_gs.training import train
+from feature_gs.training.trained import load_trained
 
 
 def ids(*rows: str) -> np.ndarray:
@@ -197,3 +204,70 @@ def test_cells_take_the_label_of_most_of_their_pixels() -> None:
     # Maps may cover less, or hold cells without a pixel.
     assert (cell_labels(picture, 2.5, 1.5, (1, 1)) == ids("1")).all()
     assert (cell_labels(ids("12"), 4, 1, (1, 4)) == np.array([[-1, 1, -1, 2]])).all()
+
+
+@pytest.fixture
+def taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of the blobs, whose teacher's words are the codes of the three kinds."""
+    scene = write_taught_blobs(tmp_path / "scene")
+    train(settings(scene, tmp_path / "model", features="lift"))
+
+    class Coded:
+        vectors = make_kinds(CHANNELS)[:KINDS]
+
+        @classmethod
+        def encode(cls, _: FeatureField, names: list[str], *__: object, **___: object) -> "Coded":
+            assert len(names) == KINDS
+            return cls()
+
+    monkeypatch.setattr("feature_gs.cli.label_pairs.Words", Coded)
+    return tmp_path / "model"
+
+
+def test_a_model_is_compared_with_its_own_teacher(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate-segmentation", "-m", str(taught), "--text", "left,middle,right"]) == 0
+    printed = capsys.readouterr().out
+    assert "what the teacher says" in printed and "As Feature 3DGS measures" in printed
+    found = json.loads((taught / "segmentation.json").read_text())
+    trained = load_trained(taught)
+    field = trained.field()
+    assert field is not None and found["pictures"] == 2 and found["teacher"] == field.teacher
+    # By hand, cell by cell, without any of the verb's helpers.
+    codes, pairs = make_kinds(CHANNELS)[:KINDS], []
+    store = TeacherStore.open(Path(trained.config.source_path) / "features" / "shared")
+    for camera in trained.cameras["test"]:
+        view = trained.views()[camera.name]
+        teacher = (store.load(view).features.float().permute(1, 2, 0) @ codes.T).argmax(2) + 1
+        student = (trained.render_features(field, camera).features @ codes.T).argmax(2) + 1
+        pairs.append((student.numpy(), teacher.numpy()))
+    equal = np.mean([(student == teacher).mean() for student, teacher in pairs])
+    assert found["pixel_accuracy"] == pytest.approx(equal)
+    expected = np.mean([feature_3dgs_scores(*pair) for pair in pairs], axis=0)
+    assert found["feature_3dgs"] == {"accuracy": expected[0], "miou": expected[1]}
+    assert set(found["classes"]) <= {"1", "2", "3"} and found["classes"]["1"]["name"] == "left"
+
+    merge = ["--merge", "left:right", "middle:right", "--quiet"]
+    assert main(["evaluate-segmentation", "-m", str(taught), "--text", "left,middle,right", *merge]) == 0
+    assert json.loads((taught / "segmentation.json").read_text())["feature_3dgs"]["miou"] == 1
+
+
+def test_wide_photos_are_compared_at_their_size() -> None:
+    maps = torch.randn(7, 11, 5, generator=torch.Generator().manual_seed(0))
+    words = F.normalize(torch.randn(4, 5, generator=torch.Generator().manual_seed(1)), dim=1)
+    small, large = likeliest(maps, words, None), likeliest(maps, words, (31, 51))
+    assert small.shape == (7, 11) and large.shape == (31, 51)
+    assert (large[::5, ::5] == small).all()  # corner to corner: these pixels are the cells' own
+    assert small.min() >= 1 and small.max() <= 4
+
+
+def test_the_two_ways_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def complaint(*options: str) -> str:
+        assert main(["evaluate-segmentation", *options]) == 2
+        return capsys.readouterr().err
+
+    assert "what is compared?" in complaint()
+    assert "what is compared?" in complaint("--pred", str(tmp_path))
+    assert "--text goes with -m" in complaint("--text", "a", "--pred", str(tmp_path))
+    assert "leave out --pred" in complaint("-m", str(tmp_path), "--pred", str(tmp_path))
+    assert "compares words" in complaint("-m", str(tmp_path))
+    assert "config.json" in complaint("-m", str(tmp_path), "--text", "a,b")

@@ -11,13 +11,14 @@ the label of most of its pixels. Writes MODEL/retrieval.json.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from feature_gs.cli.teacher_views import Views, distilled, field_of, teacher_of, views_of
 from feature_gs.errors import UserError
 from feature_gs.evaluation.label_images import (
     cell_labels,
@@ -28,9 +29,6 @@ from feature_gs.evaluation.label_images import (
 )
 from feature_gs.evaluation.retrieval import retrieval_map
 from feature_gs.features.field import FeatureField
-from feature_gs.features.maps import TeacherMap
-from feature_gs.features.rendering import decoded
-from feature_gs.features.teacher import TeacherStore, find_teacher
 from feature_gs.files import atomic_write
 from feature_gs.scenes import View
 from feature_gs.scenes.names import names_without_suffix
@@ -51,7 +49,7 @@ class EvaluateRetrievalConfig:
     """Folder of the scene, when it is no longer where it was at training."""
     iteration: int = -1
     """Iteration to measure; -1: the newest."""
-    views: Literal["test", "train", "all"] = "test"
+    views: Views = "test"
     """The views to search in."""
     objects: tuple[str, ...] = ()
     """What to look for, by id or by name. Empty: every label that occurs."""
@@ -83,24 +81,19 @@ def run(config: EvaluateRetrievalConfig) -> None:
         UserError: The model, its teacher's maps or the labels are at fault.
     """
     trained = load_trained(config.model_path, config.iteration)
-    field = trained.field()
-    if field is None:
-        raise UserError(
-            f"{config.model_path} has no features. Give it some: feature-gs lift -m {config.model_path} "
-            "-f TEACHER"
-        )
-    views = _views(config, trained)
+    field = field_of(trained)
+    views = views_of(trained, config.views, config.source_path, at_least=2)
     labels, names = _labels(config, views), label_names(config.labels)
     objects, ignored = (
         {find_label(text, names) for text in texts} for texts in (config.objects, config.ignore)
     )
-    teacher = _teacher(config, trained, field, views)
+    teacher = teacher_of(trained, field, config.source_path, views)
     maps: dict[str, list[Tensor]] = {kind: [] for kind in KINDS}
     cells = []
     for view in tqdm(views, "views", unit="view", ncols=80, disable=config.quiet):
         teacher_map = teacher.load(view)
         maps["teacher"].append(teacher_map.features.float().permute(1, 2, 0))
-        maps["distilled"].append(_distilled(trained, field, view, teacher_map))
+        maps["distilled"].append(distilled(trained, field, view, teacher_map))
         shape = teacher_map.features.shape[1:]
         ids = cell_labels(
             read_label_image(labels[view.camera.name]), teacher_map.cells_x, teacher_map.cells_y, shape
@@ -119,18 +112,6 @@ def run(config: EvaluateRetrievalConfig) -> None:
     _report(config, trained, field, len(views), names, seen)
 
 
-def _views(config: EvaluateRetrievalConfig, trained: Trained) -> list[View]:
-    splits = ("train", "test") if config.views == "all" else (config.views,)
-    cameras = [camera for split in splits for camera in trained.cameras[split]]
-    photos = trained.views(config.source_path)
-    views = [photos[camera.name] for camera in cameras if camera.name in photos]
-    if len(views) < 2:
-        raise UserError(
-            f"retrieval needs two views, there are {len(views)} ({config.views}). Choose others: --views all."
-        )
-    return views
-
-
 def _labels(config: EvaluateRetrievalConfig, views: list[View]) -> dict[str, Path]:
     """The label picture of each view, by the photo's name."""
     files = label_images(config.labels)
@@ -140,39 +121,6 @@ def _labels(config: EvaluateRetrievalConfig, views: list[View]) -> dict[str, Pat
     if lost:
         raise UserError(f"{config.labels} lacks the labels of {len(lost)} views, {lost[0]}.png the first.")
     return {name: files[stem] for name, stem in zip(names, stems, strict=True)}
-
-
-def _teacher(
-    config: EvaluateRetrievalConfig, trained: Trained, field: FeatureField, views: list[View]
-) -> TeacherStore:
-    source = config.source_path or trained.config.source_path
-    folder = find_teacher(Path(source), field.teacher)
-    make = f'feature-gs encode -s "{source}" -f {field.teacher}'
-    if folder is None:
-        raise UserError(f"{source} has no maps of the teacher {field.teacher}. Make them: {make}")
-    store = TeacherStore.open(folder)
-    if store.channels != field.decoder.channels:
-        raise UserError(
-            f"the maps in {folder} have {store.channels} channels, the model was taught "
-            f"{field.decoder.channels}: they are not its teacher's."
-        )
-    missing = store.missing(views)
-    if missing:
-        raise UserError(f"{folder} lacks {len(missing)} maps, {missing[0]} the first. Make them: {make}")
-    return store
-
-
-@torch.no_grad()
-def _distilled(trained: Trained, field: FeatureField, view: View, teacher_map: TeacherMap) -> Tensor:
-    """The rendered, decoded features at the teacher's own cells. [h, w, C]"""
-    camera = view.camera
-    cell = camera.width / teacher_map.cells_x, camera.height / teacher_map.cells_y
-    rows, columns = teacher_map.features.shape[1:]
-    rendered = decoded(field, trained.render_features(field, camera, cell))
-    whole = rendered.new_zeros(rows, columns, rendered.shape[2])  # the map may have a sliver more
-    here = rendered[:rows, :columns]
-    whole[: here.shape[0], : here.shape[1]] = here
-    return whole
 
 
 def _report(
