@@ -4,6 +4,7 @@ Each wall is a plane, so a photo is three homographies: quick, and the poses are
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -60,6 +61,7 @@ def write_photos(folder: Path, count: int = 5, suffix: str = ".jpg") -> list[str
     return names
 
 
+@lru_cache
 def _wallpaper(wall: int) -> np.ndarray:
     random = np.random.default_rng(wall)
     paper = np.zeros((_TEXELS, _TEXELS, 3), np.float32)

@@ -7,6 +7,7 @@ import pycolmap
 
 from feature_gs.errors import UserError
 from feature_gs.scenes.conversion.progress import processors
+from feature_gs.scenes.conversion.settings import VOCAB_TREE
 
 BLOCK = 10  # exhaustive matching compares so many photos with so many at a time, and then saves
 TOLERANCE = 1e-6  # relative, at which the adjustment of all cameras stops
@@ -116,8 +117,8 @@ def check_vocab_tree(path: Path) -> None:
     """
     try:
         pycolmap.VisualIndex.read(path)
-    except Exception as error:  # pycolmap lets through whatever C++ threw
+    except Exception:  # pycolmap lets through whatever C++ threw
         raise UserError(
-            f"--vocab_tree {path} is no vocabulary tree that COLMAP {pycolmap.__version__} reads: "
-            f"{' '.join(str(error).split())}. Those for COLMAP before 3.12 have another format."
+            f"--vocab_tree {path} is no vocabulary tree that COLMAP {pycolmap.__version__} reads; those for "
+            f"COLMAP before 3.12 have another format. There is one at {VOCAB_TREE}"
         ) from None

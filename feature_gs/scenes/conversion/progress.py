@@ -54,23 +54,27 @@ def watch(
     """
     results: list[R] = []
     errors: list[BaseException] = []
+    ended = (
+        threading.Event()
+    )  # Thread.join is not to be trusted after Ctrl-C: it may take a live thread for dead
 
     def run() -> None:
         try:
             results.append(work())
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
-    thread = threading.Thread(target=run, daemon=True)
     with tqdm(None, what, total, unit=unit, ncols=80, disable=quiet) as bar:
-        thread.start()
+        threading.Thread(target=run, daemon=True).start()
         try:
-            while thread.is_alive():
-                thread.join(_TICK)
+            while not ended.wait(_TICK):
                 bar.update(count() - bar.n)
+            bar.update(count() - bar.n)
         except KeyboardInterrupt:
             cancel()
-            thread.join()
+            ended.wait()
             raise
     if errors:
         raise errors[0]

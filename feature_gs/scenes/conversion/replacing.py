@@ -26,9 +26,9 @@ def begin_anew(config: ConvertConfig, record: Record) -> None:
     """Forgets what was done, once per run with --overwrite; what is there is replaced as the new comes in."""
     if not config.overwrite or record.started(_OVERWRITE):
         return
-    stages = ["undistorted", "installing", *(f"images_{factor}" for factor in FACTORS)]
-    stages += [] if config.skip_matching else ["features", "matches", "models"]
-    record.forget(*stages)
+    record.forget("undistorted", "installing")
+    if not config.skip_matching:
+        record.forget("features", "matches", "models")
     record.start(_OVERWRITE, "")
 
 

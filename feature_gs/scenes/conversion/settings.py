@@ -9,7 +9,9 @@ import tyro
 
 from feature_gs.errors import UserError
 
-VOCAB_TREES = "https://github.com/colmap/colmap/releases (vocab_tree_faiss_flickr100K_words256K.bin)"
+VOCAB_TREE = (
+    "https://github.com/colmap/colmap/releases/download/3.11.1/vocab_tree_faiss_flickr100K_words256K.bin"
+)
 _NO_CAMERAS = {"INVALID", "EQUIRECTANGULAR"}  # a panorama has no undistorted form
 
 
@@ -68,7 +70,7 @@ class ConvertConfig:
             if self.vocab_tree is not None:
                 raise UserError("--vocab_tree is for --matcher vocabtree: give both.")
             return
-        where = f"Trees are at {VOCAB_TREES}; or use --matcher exhaustive, which needs none."
+        where = f"There is one at {VOCAB_TREE}. --matcher exhaustive needs none."
         if self.vocab_tree is None:
             raise UserError(
                 f"--matcher vocabtree needs the file of a vocabulary tree: --vocab_tree FILE. {where}"

@@ -207,7 +207,8 @@ def _undistorted(
         say("undistorted: done before, kept")
         return
     if not record.started("installing", key):
-        if record.done("undistorted") and not replacing.may_replace(config, record):
+        other = record.done("undistorted") and not record.done("undistorted", key)
+        if other and not replacing.may_replace(config, record):
             replacing.refuse_outputs(place, "made of another model")
         record.start("undistorted", key)
         undistort(model, photos, fresh(made), quiet=config.quiet)
