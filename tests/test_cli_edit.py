@@ -1,6 +1,7 @@
 """`feature-gs edit` and `decompose`: what they write is a model, what they show is true; also in Python."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -220,6 +221,30 @@ def test_the_files_of_feature_3dgs_select_by_words(
     removed = ((unit @ vectors.T).argmax(dim=1) == 0) & field.seen
     assert 5 < int(removed.sum()) < 40
     assert torch.equal(load_trained(out).model.means, load_trained(model).model.means[~removed])
+
+
+def test_of_a_model_that_sam_taught_sam_is_asked(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = feature_gs.load(model)
+    assert loaded.field is not None
+    taught = GaussianScene(loaded.trained, replace(loaded.field, teacher="sam_vit_b?x=1"))
+    asked: list[object] = []
+
+    def load(*arguments: object) -> str:
+        asked.append(arguments)
+        return "the decoder"
+
+    def ask(*_: object, sam: object) -> Selection:
+        asked.append(sam)
+        return Selection.of(torch.ones(len(loaded)))
+
+    monkeypatch.setattr("feature_gs.editing.answer.SamDecoder.load", load)
+    monkeypatch.setattr("feature_gs.editing.answer.ask_points", ask)
+    monkeypatch.setattr("feature_gs.editing.answer.ask_box", ask)
+    taught.select(point=(1, 1), view=VIEW, weights=tmp_path)
+    taught.select(box=(1, 1, 2, 2), view=VIEW)
+    assert asked == [("sam_vit_b", tmp_path), "the decoder", ("sam_vit_b", None), "the decoder"]
 
 
 def test_decompose_shows_all_only_it_and_the_rest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

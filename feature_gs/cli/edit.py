@@ -33,7 +33,7 @@ class EditConfig:
     iteration: int = -1
     """Iteration to change; -1: the newest."""
     weights: Path | None = None
-    """File with the teacher's weights, for words in the edits. None: those it finds itself."""
+    """File with the teacher's weights, for words in the edits and for SAM. None: those it finds itself."""
     overwrite: bool = False
     """Replace the model that is in the output folder."""
     quiet: bool = False

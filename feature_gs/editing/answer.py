@@ -11,6 +11,8 @@ from feature_gs.errors import UserError
 from feature_gs.features.comparison import Patch
 from feature_gs.features.field import FeatureField
 from feature_gs.queries.ask import ask_box, ask_patch, ask_points
+from feature_gs.queries.sam import SamDecoder
+from feature_gs.queries.sam_view import is_sam
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.similarity import cosines
 from feature_gs.queries.views import Box, find_view
@@ -27,8 +29,8 @@ def answer(
         question: What is meant.
         trained: The scene, before any edit.
         field: Its features, or None.
-        weights: File of the teacher's weights, for words; None: what the model was trained with, or the
-            teacher's own.
+        weights: File of the teacher's weights, for words and for SAM's decoder; None: what the model was
+            trained with, or the teacher's own.
 
     Raises:
         UserError: There is no such selection, or the query cannot be answered; the message says where it was
@@ -62,11 +64,12 @@ def _found(
         near = cosines(field.features, words.vectors, field.decoder)
         return _of_seen(chosen_as_feature_3dgs(near, **asked), field)
     camera = find_view(trained, asked["view"])
+    if kind == "patch":
+        return ask_patch(trained, field, camera, Patch(*asked["patch"]))[0]
+    sam = SamDecoder.load(field.teacher.partition("?")[0], weights) if is_sam(field) else None
     if kind == "point":
-        return ask_points(trained, field, camera, asked["point"], asked["negative_point"])
-    if kind == "box":
-        return ask_box(trained, field, camera, Box(*asked["box"]))
-    return ask_patch(trained, field, camera, Patch(*asked["patch"]))[0]
+        return ask_points(trained, field, camera, asked["point"], asked["negative_point"], sam=sam)
+    return ask_box(trained, field, camera, Box(*asked["box"]), sam=sam)
 
 
 def _of_seen(selection: Selection, field: FeatureField) -> Selection:

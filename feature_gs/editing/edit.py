@@ -46,7 +46,7 @@ def edited(
         field: Its features, or None.
         plan: What is to be done.
         say: Told what each step did.
-        weights: File of the teacher's weights, for words; None: as `answer` finds it.
+        weights: File of the teacher's weights, for words and for SAM's decoder; None: as `answer` finds it.
 
     Returns:
         The changed scene.

@@ -70,7 +70,7 @@ class GaussianScene:
             box: X1, Y1, X2, Y2 in pixels of `view`.
             patch: X, Y and side of a square of `view`; all that looks alike is selected.
             view: Name of the photo that point, box or patch are in.
-            weights: File of the teacher's weights, for words; None: those it finds itself.
+            weights: File of the teacher's weights, for words and for SAM's decoder; None: those it finds.
             smooth: Average scores over so many neighbours.
             threshold: Selected is what scores above it, 0 to 1; None: as the query says.
             largest_cluster: Drop what lies apart from the largest part.
