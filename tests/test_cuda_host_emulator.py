@@ -64,7 +64,9 @@ def test_missing_barrier_shows(library: ctypes.CDLL, trial: Trial) -> None:
     assert not torch.equal(results[0], NUMBERS.flip(0)) and not torch.equal(*results)
 
 
-@pytest.mark.skipif(SANITIZE, reason="shared memory is made otherwise, so that the sanitizer knows its edges")
+@pytest.mark.skipif(
+    bool(SANITIZE), reason="shared memory is made otherwise, so that the sanitizer knows its edges"
+)
 def test_unwritten_shared_memory_is_nan(trial: Trial) -> None:
     for _ in range(2):  # the second block must not find what the first one left
         assert trial("read_what_nobody_wrote", n=2)[0].isnan().nonzero().tolist() == [[5]]

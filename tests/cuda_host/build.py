@@ -2,9 +2,11 @@
 
     python tests/cuda_host/build.py                        # all of csrc/**/*.cu
     python tests/cuda_host/build.py csrc/ssim/ssim.cu      # some of them
-    python tests/cuda_host/build.py --sanitize             # under AddressSanitizer and UBSan
+    python tests/cuda_host/build.py --sanitize=address     # under AddressSanitizer and UBSan
+    python tests/cuda_host/build.py --sanitize=thread      # under ThreadSanitizer
 
-Prints the path of the library; loading it registers `torch.ops.feature_gs_emulated`.
+Prints the path of the library; loading it registers `torch.ops.feature_gs_emulated`. Without names of sources, the
+kernels that test the emulator itself are compiled as well.
 """
 
 import fcntl
@@ -21,7 +23,11 @@ from torch.utils.cpp_extension import include_paths, library_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "tests" / "cuda_host"
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+SANITIZE = {
+    "": [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"],
+    "thread": ["-fsanitize=thread", "-fno-omit-frame-pointer"],  # finds threads that race
+}
 
 
 def op_sources(kernels: Sequence[Path] | None = None) -> list[Path]:
@@ -31,24 +37,25 @@ def op_sources(kernels: Sequence[Path] | None = None) -> list[Path]:
     return [ROOT / "csrc" / "ops.cpp", *(path.resolve() for path in kernels)]
 
 
-def compiler_flags(sanitize: bool) -> list[str]:
+def compiler_flags() -> list[str]:
     """The flags every file is compiled with."""
     target = runpy.run_path(str(ROOT / "setup.py"), run_name="settings")["TORCH_TARGET"]
     return [
         *("-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"),
         *("-Wno-unknown-pragmas", "-DUSE_CUDA", f"-DTORCH_TARGET_VERSION={target}"),
-        *(SANITIZE if sanitize else ()),
         *(flag for path in include_paths() for flag in ("-isystem", path)),
         *("-I", str(HOST)),
     ]
 
 
-def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: bool) -> str:
+def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: str) -> str:
     """The rules that make `library`, with its object files in `folder`."""
-    link = ["-shared", "-Wl,-Bsymbolic", *(SANITIZE if sanitize else ())]
+    link = ["-shared", "-Wl,-Bsymbolic", *SANITIZE[sanitize]]
+    # The emulator keeps the order of what ThreadSanitizer sees as threads; it is not watched itself.
+    host = ["-DCUDA_HOST_THREAD_SANITIZER"] if sanitize == "thread" else SANITIZE[sanitize]
     torch_libraries = [*(f"-L{path}" for path in library_paths()), "-ltorch_cpu"]
     lines = [
-        f"flags = {' '.join(compiler_flags(sanitize))}",
+        f"flags = {' '.join(compiler_flags())}",
         f"cxx = {os.environ.get('CXX', 'c++')}",
         "rule compile",
         "  command = $cxx $flags $more -MMD -MF $out.d -x c++ -c $in -o $out",
@@ -62,17 +69,18 @@ def ninja_file(sources: Sequence[Path], folder: Path, library: Path, sanitize: b
         name = folder / (str(source.relative_to(ROOT)).replace("/", "-") + ".o")
         objects.append(str(name))
         lines.append(f"build {name}: compile {source}")
-        if not source.is_relative_to(HOST):
-            lines.append(f"  more = -include {HOST / 'library.h'}")
+        is_host = source.parent == HOST and source.suffix == ".cpp"
+        more = host if is_host else [*SANITIZE[sanitize], "-include", str(HOST / "library.h")]
+        lines.append(f"  more = {' '.join(more)}")
     return "\n".join([*lines, f"build {library}: link {' '.join(objects)}", f"default {library}", ""])
 
 
-def build(sources: Sequence[Path], *, sanitize: bool = False) -> Path:
+def build(sources: Sequence[Path], *, sanitize: str = "") -> Path:
     """Compiles what is out of date.
 
     Args:
         sources: What is compiled, besides the emulator; `op_sources()` for the ops.
-        sanitize: Whether to compile for AddressSanitizer and UBSan.
+        sanitize: "address" for AddressSanitizer and UBSan, "thread" for ThreadSanitizer.
 
     Returns:
         The library.
@@ -80,7 +88,7 @@ def build(sources: Sequence[Path], *, sanitize: bool = False) -> Path:
     Raises:
         RuntimeError: The sources do not compile; with the compiler's messages.
     """
-    folder = ROOT / "build" / ("emulated-sanitized" if sanitize else "emulated")
+    folder = ROOT / "build" / f"emulated{'-' if sanitize else ''}{sanitize}"
     folder.mkdir(parents=True, exist_ok=True)
     which = hashlib.sha256("\n".join(map(str, sources)).encode()).hexdigest()[:8]
     library = folder / f"{which}.so"
@@ -98,4 +106,7 @@ def build(sources: Sequence[Path], *, sanitize: bool = False) -> Path:
 
 if __name__ == "__main__":
     paths = [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]
-    print(build(op_sources(paths or None), sanitize="--sanitize" in sys.argv))
+    wish = next((argument for argument in sys.argv[1:] if argument.startswith("--sanitize=")), "=")
+    print(build(op_sources(paths or None), sanitize=wish.partition("=")[2]))
+    if not paths:
+        print(build([HOST / "trials.cu"], sanitize=wish.partition("=")[2]))

@@ -2,6 +2,7 @@
 // launches use of it, on the emulator's threads. Memory of the device is memory of the host.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -22,9 +23,9 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// AddressSanitizer watches the edges of static variables, not of thread_local ones; only the latter lie together, so
-// that the emulator can spoil what a block must not find there.
-#if defined(__SANITIZE_ADDRESS__)
+// The sanitizers watch static variables closer than thread_local ones; but only the latter lie together, so that the
+// emulator can spoil what a block must not find there.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define __shared__ static
 #else
 #define __shared__ thread_local
@@ -48,7 +49,7 @@ inline int __syncthreads_and(int yes, CUDA_HOST_PLACE) {
   return cuda_host::wait_for_block({"__syncthreads_and", file, line}, yes == 0) == 0;
 }
 inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, CUDA_HOST_PLACE) {
-  cuda_host::wait_for_warp({"__syncwarp", file, line}, mask, nullptr, nullptr);
+  cuda_host::sync_warp({"__syncwarp", file, line}, mask);
 }
 
 namespace cuda_host {
@@ -62,10 +63,10 @@ struct Shuffle {
 
 // What `from` deposited, for every lane.
 template <class T>
-T shuffle(const Place& place, unsigned mask, T mine, int from) {
+CUDA_HOST_UNWATCHED T shuffle(const Place& place, unsigned mask, T mine, int from) {
   static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), "not a type that CUDA shuffles");
   Shuffle<T> deposit{mine, from, mine};
-  wait_for_warp(place, mask, &deposit, [](void* const* deposits) {
+  wait_for_warp(place, mask, &deposit, [](void* const* deposits) CUDA_HOST_UNWATCHED {
     for (int lane = 0; lane < kLanes; ++lane) {
       auto* to = static_cast<Shuffle<T>*>(deposits[lane]);
       to->result = static_cast<const Shuffle<T>*>(deposits[to->from])->mine;
@@ -81,9 +82,9 @@ struct Vote {
   unsigned result;  // a bit per lane
 };
 
-inline unsigned vote(const Place& place, unsigned mask, bool yes) {
+CUDA_HOST_UNWATCHED inline unsigned vote(const Place& place, unsigned mask, bool yes) {
   Vote deposit{yes, 0};
-  wait_for_warp(place, mask, &deposit, [](void* const* deposits) {
+  wait_for_warp(place, mask, &deposit, [](void* const* deposits) CUDA_HOST_UNWATCHED {
     unsigned result = 0;
     for (int lane = 0; lane < kLanes; ++lane)
       result |= static_cast<unsigned>(static_cast<const Vote*>(deposits[lane])->yes) << lane;
@@ -130,29 +131,26 @@ template <class T>
 T atomicAdd(T* at, std::type_identity_t<T> value) {
   static_assert(std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, int> ||
                 std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>);
-  const T before = *at;
-  *at = before + value;
-  return before;
+  return std::atomic_ref<T>(*at).fetch_add(value, std::memory_order_relaxed);
+}
+template <class T>
+T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
+  static_assert(std::is_integral_v<T>);
+  std::atomic_ref<T>(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
+  return expected;
 }
 template <class T>
 T atomicMax(T* at, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>);
-  const T before = *at;
-  *at = before > value ? before : value;
+  const T before = std::atomic_ref<T>(*at).load(std::memory_order_relaxed);
+  if (before < value) std::atomic_ref<T>(*at).store(value, std::memory_order_relaxed);
   return before;
 }
 template <class T>
 T atomicMin(T* at, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>);
-  const T before = *at;
-  *at = before < value ? before : value;
-  return before;
-}
-template <class T>
-T atomicCAS(T* at, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
-  static_assert(std::is_integral_v<T>);
-  const T before = *at;
-  if (before == expected) *at = value;
+  const T before = std::atomic_ref<T>(*at).load(std::memory_order_relaxed);
+  if (value < before) std::atomic_ref<T>(*at).store(value, std::memory_order_relaxed);
   return before;
 }
 inline void __threadfence() {}

@@ -42,7 +42,7 @@ class Emulated:
         self._library.cuda_host_set_capability(90)
 
 
-SANITIZE = os.environ.get("FEATURE_GS_EMULATED_SANITIZE") == "1"  # see tests/sanitize/cuda.sh
+SANITIZE = os.environ.get("FEATURE_GS_EMULATED_SANITIZE", "")  # see tests/sanitize/cuda.sh
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 #include "emulator.h"
 
 #include <link.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -25,7 +24,7 @@ enum class State { ready, at_barrier, at_warp, ended };
 
 struct Thread {
   Fibre fibre;
-  State state;
+  State state = State::ready;
   uint3 index;
   Place place;      // where it waits
   void* deposit;    // of a warp operation
@@ -33,7 +32,7 @@ struct Thread {
 };
 
 std::mutex one_launch_at_a_time;
-std::vector<Thread> threads;
+std::deque<Thread> threads;  // whose fibres stay where they are
 std::vector<int> waiting;  // lanes of each warp
 std::deque<int> ready;  // threads that may run
 size_t count = 0;        // of threads in the block
@@ -67,19 +66,24 @@ bool same(const Place& a, const Place& b) {
 
 Thread& current() { return threads[static_cast<size_t>(running)]; }
 
-void stand_still() { switch_fibre(current().fibre, scheduler, false); }
+void stand_still() {
+  release(&ended);  // the end of the block comes after all that its threads did
+  switch_fibre(current().fibre, scheduler);
+}
 
+// A fibre runs its thread of one block after the other.
 void thread_main() {
   entered_fibre(scheduler);
-  try {
-    (*body)();
-  } catch (const std::exception& error) {
-    failure = error.what();
+  for (;; stand_still()) {
+    acquire(&body);
+    try {
+      (*body)();
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    ++ended;
+    current().state = State::ended;
   }
-  ++ended;
-  current().state = State::ended;
-  switch_fibre(current().fibre, scheduler, true);
-  std::abort();
 }
 
 // What the threads' `__shared__` variables hold at the start of a block: nothing that a kernel should read. They are
@@ -110,7 +114,7 @@ int next_ready() {
 void resume(int thread) {
   running = thread;
   threadIdx = current().index;
-  switch_fibre(scheduler, current().fibre, false);
+  switch_fibre(scheduler, current().fibre);
 }
 
 // All threads stand still. Lets them pass the barrier that all have reached, or says why they never will.
@@ -153,17 +157,19 @@ void run_block(Shape block) {
     for (unsigned y = 0; y < block.y; ++y)
       for (unsigned x = 0; x < block.x; ++x, ++t) {
         threads[t].index = {x, y, z};
+        if (threads[t].state != State::ended) start_fibre(threads[t].fibre, &thread_main);  // new or cut short
         threads[t].state = State::ready;
-        start_fibre(threads[t].fibre, &thread_main);
         ready.push_back(static_cast<int>(t));
       }
   std::fill(waiting.begin(), waiting.end(), 0);
+  release(&body);
   while (failure.empty() && ended < count) {
     if (ready.empty())
       release_barrier();
     else
       resume(next_ready());
   }
+  acquire(&ended);
 }
 
 }  // namespace
@@ -195,7 +201,9 @@ int wait_for_block(const Place& place, bool yes) {
   saying_yes += yes;
   current().place = place;
   current().state = State::at_barrier;
+  release(&saying_yes);
   stand_still();
+  acquire(&saying_yes);
   return current().answer;
 }
 
@@ -222,6 +230,13 @@ void wait_for_warp(const Place& place, unsigned mask, void* deposit, void (*comp
     }
   }
   stand_still();
+}
+
+void sync_warp(const Place& place, unsigned mask) {
+  int& warp = waiting[static_cast<size_t>(running / kLanes)];
+  release(&warp);
+  wait_for_warp(place, mask, nullptr, nullptr);
+  acquire(&warp);
 }
 
 void fail(const std::string& what) {

@@ -8,6 +8,9 @@
 #include <functional>
 #include <string>
 
+// For what reads and writes for other threads, which ThreadSanitizer would take for a race.
+#define CUDA_HOST_UNWATCHED __attribute__((no_sanitize("thread")))
+
 namespace cuda_host {
 
 constexpr int kLanes = 32;
@@ -29,8 +32,11 @@ void run(Shape grid, Shape block, size_t dynamic_shared, const std::function<voi
 // Waits for all threads of the block that have not ended; how many of them said `yes`.
 int wait_for_block(const Place& place, bool yes);
 
+// Waits for all lanes of the warp; what they wrote is then seen by all.
+void sync_warp(const Place& place, unsigned mask);
+
 // Waits for all lanes of the warp. The last one to come calls complete() with what each of the 32 lanes deposited,
-// while all stand still; then all go on.
+// while all stand still; then all go on. As on the device, this alone lets no lane see what another one wrote.
 void wait_for_warp(const Place& place, unsigned mask, void* deposit, void (*complete)(void* const* deposits));
 
 // Stops the kernel with an error.

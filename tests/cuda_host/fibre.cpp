@@ -9,6 +9,8 @@
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#elif defined(CUDA_HOST_THREAD_SANITIZER)  // see build.py; this file itself is not instrumented
+#include <sanitizer/tsan_interface.h>
 #endif
 
 namespace cuda_host {
@@ -17,17 +19,20 @@ namespace {
 constexpr size_t kStack = 256 << 10, kGuard = 4 << 10;  // bytes; the guard page below ends a stack overflow
 
 void give_stack(Fibre& fibre) {
-  if (fibre.stack) {
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(fibre.stack, fibre.size);  // what was cut short left marks
-#endif
-    return;
+  if (!fibre.stack) {
+    void* memory = mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE)) throw std::runtime_error("no memory for a stack");
+    fibre.stack = static_cast<char*>(memory) + kGuard;
+    fibre.size = kStack;
   }
-  void* memory = mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                      -1, 0);
-  if (memory == MAP_FAILED || mprotect(memory, kGuard, PROT_NONE)) throw std::runtime_error("no memory for a stack");
-  fibre.stack = static_cast<char*>(memory) + kGuard;
-  fibre.size = kStack;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(fibre.stack, fibre.size);  // what was cut short left marks
+  fibre.sanitizer = nullptr;
+#elif defined(CUDA_HOST_THREAD_SANITIZER)
+  if (fibre.sanitizer) __tsan_destroy_fiber(fibre.sanitizer);
+  fibre.sanitizer = __tsan_create_fiber(0);
+#endif
 }
 
 }  // namespace
@@ -81,22 +86,37 @@ void start_fibre(Fibre& fibre, void (*main)()) {
 static void jump(Fibre& from, Fibre& to) { swapcontext(&from.context, &to.context); }
 #endif
 
-void switch_fibre(Fibre& from, Fibre& to, [[maybe_unused]] bool last) {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(last ? nullptr : &from.sanitizer, to.stack, to.size);
-#endif
+void switch_fibre(Fibre& from, Fibre& to) {
+  __sanitizer_start_switch_fiber(&from.sanitizer, to.stack, to.size);
   jump(from, to);
-#if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(from.sanitizer, nullptr, nullptr);
-#endif
 }
 
-void entered_fibre([[maybe_unused]] Fibre& from) {
-#if defined(__SANITIZE_ADDRESS__)
+void entered_fibre(Fibre& from) {
   const void* bottom;
   __sanitizer_finish_switch_fiber(nullptr, &bottom, &from.size);
   from.stack = const_cast<void*>(bottom);
-#endif
 }
+
+void release(void*) {}
+void acquire(void*) {}
+#elif defined(CUDA_HOST_THREAD_SANITIZER)
+void switch_fibre(Fibre& from, Fibre& to) {
+  from.sanitizer = __tsan_get_current_fiber();
+  __tsan_switch_to_fiber(to.sanitizer, __tsan_switch_to_fiber_no_sync);
+  jump(from, to);
+}
+
+void entered_fibre(Fibre&) {}
+
+void release(void* place) { __tsan_release(place); }
+void acquire(void* place) { __tsan_acquire(place); }
+#else
+void switch_fibre(Fibre& from, Fibre& to) { jump(from, to); }
+void entered_fibre(Fibre&) {}
+void release(void*) {}
+void acquire(void*) {}
+#endif
 
 }  // namespace cuda_host

@@ -115,12 +115,12 @@ void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a,
     const B* b;
     const C* c;
   } deposit{&d, &a, &b, &c};
-  cuda_host::wait_for_warp({"mma_sync", file, line}, 0xFFFFFFFFu, &deposit, [](void* const* deposits) {
+  cuda_host::wait_for_warp({"mma_sync", file, line}, 0xFFFFFFFFu, &deposit, [](void* const* deposits) CUDA_HOST_UNWATCHED {
     float left[M * K], right[K * N], sum[M * N];
-    const auto each = [&](const auto& visit) {
+    const auto each = [&](const auto& visit) CUDA_HOST_UNWATCHED {
       for (int lane = 0; lane < cuda_host::kLanes; ++lane) visit(lane, *static_cast<const Deposit*>(deposits[lane]));
     };
-    each([&](int lane, const Deposit& mine) {
+    each([&](int lane, const Deposit& mine) CUDA_HOST_UNWATCHED {
       for (int i = 0; i < A::num_elements; ++i) left[A::place(lane, i)] = Element<T>::read(mine.a->x[i]);
       for (int i = 0; i < B::num_elements; ++i) right[B::place(lane, i)] = Element<T>::read(mine.b->x[i]);
       for (int i = 0; i < C::num_elements; ++i) sum[C::place(lane, i)] = mine.c->x[i];
@@ -128,7 +128,7 @@ void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a,
     for (int m = 0; m < M; ++m)
       for (int k = 0; k < K; ++k)
         for (int n = 0; n < N; ++n) sum[m * N + n] += left[m * K + k] * right[k * N + n];
-    each([&](int lane, const Deposit& mine) {
+    each([&](int lane, const Deposit& mine) CUDA_HOST_UNWATCHED {
       for (int i = 0; i < C::num_elements; ++i) mine.d->x[i] = sum[C::place(lane, i)];
     });
   });
