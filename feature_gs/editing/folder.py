@@ -45,12 +45,13 @@ def write_model(out: Path, trained: Trained, cloud: Cloud, *, overwrite: bool = 
     (out / "config.json").unlink(missing_ok=True)
     ply = ply_path(out, trained.iteration)
     columns = trained.config.ply_features and cloud.field is not None
+    model = cloud.changed().model  # another object, so that the cloud stays as it is
     if columns and cloud.field is not None:
-        cloud.model.features = nn.Parameter(cloud.field.features, requires_grad=False)
-    cloud.model.save_ply(ply, features=columns)
+        model.features = nn.Parameter(cloud.field.features, requires_grad=False)
+    model.save_ply(ply, features=columns)
     if cloud.field is not None:
         cloud.field.save(field_path(ply))
     write_cameras_json(out / "cameras.json", *(trained.cameras[split] for split in SPLITS))
-    degree = cast(Literal[0, 1, 2, 3], cloud.model.sh_degree)
+    degree = cast(Literal[0, 1, 2, 3], model.sh_degree)
     replace(trained.config, sh_degree=degree, ply_features=columns).save(out / "config.json")
     return ply
