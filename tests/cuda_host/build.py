@@ -5,8 +5,8 @@
     python tests/cuda_host/build.py --sanitize=address     # under AddressSanitizer and UBSan
     python tests/cuda_host/build.py --sanitize=thread      # under ThreadSanitizer
 
-Prints the path of the library; loading it registers `torch.ops.feature_gs_emulated`. Without names of sources, the
-kernels that test the emulator itself are compiled as well.
+Prints the path of the library; loading it registers `torch.ops.feature_gs_emulated`. Without names of
+sources, the kernels that test the emulator itself are compiled as well.
 """
 
 import fcntl
