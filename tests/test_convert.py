@@ -191,8 +191,8 @@ def test_a_photo_on_its_side_comes_out_upright(once: tuple[Path, list[str]], sce
         run(scene, skip_matching=True)
     said = run(scene, skip_matching=True, overwrite=True)
     assert said == [
-        "1 photos are stored sideways (EXIF orientation): COLMAP sees them as stored, images/ will hold them "
-        f"upright: {name}"
+        "1 of 5 photos stored sideways (EXIF orientation), which COLMAP will see, upright in images/: "
+        f"{name}"
     ]
     flat = np.asarray(Image.open(once[0] / "images" / name))
     assert np.array_equal(np.asarray(Image.open(scene / "images" / name)), np.rot90(flat, -1))

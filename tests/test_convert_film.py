@@ -22,7 +22,7 @@ def write_film(path: Path, sharpness: list[float]) -> None:
         grey = cv2.resize(coarse, (160, 120), interpolation=cv2.INTER_NEAREST)
         grey = cv2.GaussianBlur(grey, (0, 0), sigma) if sigma else grey
         grey[:24, :32] = 4 * i + 20
-        frames.append(np.repeat(grey[..., None], 3, axis=2))
+        frames.append(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8))
     write_video(path, iter(frames), fps=RATE)
 
 

@@ -97,7 +97,7 @@ def test_formats_that_colmap_does_not_read(tmp_path: Path) -> None:
         read_photos(tmp_path, quiet=True)
     for i in range(3):
         write(tmp_path / f"{i}.png", i)
-    assert chosen(tmp_path)[1] == ["2 files that COLMAP does not read are left out: IMG_0.HEIC, IMG_1.HEIC"]
+    assert chosen(tmp_path)[1] == ["left out, COLMAP does not read them: IMG_0.HEIC, IMG_1.HEIC"]
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -121,7 +121,7 @@ def test_copies_are_left_out_and_named(tmp_path: Path) -> None:
     (tmp_path / "1 (copy).png").write_bytes((tmp_path / "1.png").read_bytes())
     photos, messages = chosen(tmp_path)
     assert [photo.name for photo in photos] == ["0.png", "1 (copy).png", "2.png"]
-    assert messages == ["1 photos are copies of others and are left out: 1.png (= 1 (copy).png)"]
+    assert messages == ["1 of 4 photos left out as copies of others: 1.png (= 1 (copy).png)"]
     (tmp_path / "2.png").write_bytes((tmp_path / "1.png").read_bytes())
     with pytest.raises(UserError, match="too few different photos .*: 2"):
         chosen(tmp_path)
@@ -138,7 +138,7 @@ def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", 1)
     (tmp_path / "b.jpg").write_bytes(b"")
     (tmp_path / "c.jpg").write_text("<html>")
-    with pytest.raises(UserError, match=r"2 photos .* damaged or only partly copied: b\.jpg, c\.jpg"):
+    with pytest.raises(UserError, match=r"2 of 3 photos .* damaged or only partly copied: b\.jpg, c\.jpg"):
         read_photos(tmp_path, quiet=True)
 
 
@@ -150,7 +150,7 @@ def test_a_cut_off_photo_is_named(tmp_path: Path) -> None:
     whole = (tmp_path / "1.jpg").read_bytes()
     (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
     photos = read_photos(tmp_path, quiet=True)
-    with pytest.raises(UserError, match=r"1 photos .* damaged or only partly copied: 1\.jpg"):
+    with pytest.raises(UserError, match=r"1 of 3 photos .* damaged or only partly copied: 1\.jpg"):
         check_readable(photos, tmp_path, quiet=True)
 
 
@@ -170,7 +170,7 @@ def test_orientation(tmp_path: Path, orientation: int, turns: int, mirrored: boo
     else:
         assert len(messages) == 1
         assert messages[0].startswith(
-            f"1 photos are {'marked as mirrored' if mirrored else 'stored sideways'}"
+            f"1 of 3 photos {'marked as mirrored' if mirrored else 'stored sideways'}"
         )
         assert messages[0].endswith(": 1.jpg")
 
@@ -180,7 +180,7 @@ def test_alpha_is_told(tmp_path: Path) -> None:
         write(tmp_path / f"{i}.png", i, alpha=i == 2)
     photos, messages = chosen(tmp_path)
     assert [photo.alpha for photo in photos] == [False, False, True]
-    assert [message[:31] for message in messages] == ["1 photos have an alpha channel:"]
+    assert [message[:35] for message in messages] == ["1 of 3 photos with an alpha channel"]
 
 
 def test_one_calibration_per_camera_and_focal_length(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def read_photos(folder: Path, names: Iterable[str] | None = None, *, quiet: bool
             return None
 
     photos = for_each(read, sorted(found), "reading", quiet)
-    _refuse_broken(folder, broken)
+    _refuse_broken(folder, broken, len(found))
     return [photo for photo in photos if photo is not None]
 
 
@@ -107,7 +107,7 @@ def check_readable(photos: list[Photo], folder: Path, *, quiet: bool = False) ->
             broken.append(photo.name)
 
     for_each(decode, photos, "checking", quiet)
-    _refuse_broken(folder, broken)
+    _refuse_broken(folder, broken, len(photos))
 
 
 def choose_photos(photos: list[Photo], folder: Path) -> tuple[list[Photo], list[str]]:
@@ -142,34 +142,27 @@ def choose_photos(photos: list[Photo], folder: Path) -> tuple[list[Photo], list[
     messages = []
     foreign = _of(folder, _FOREIGN)
     if foreign:
-        messages.append(f"{len(foreign)} files that COLMAP does not read are left out: {some_of(foreign)}")
+        messages.append(f"left out, COLMAP does not read them: {some_of(foreign)}")
     if copies:
         pairs = [f"{photo.name} (= {first[photo.sha256]})" for photo in copies]
-        messages.append(f"{len(copies)} photos are copies of others and are left out: {some_of(pairs)}")
+        messages.append(
+            f"{len(copies)} of {len(photos)} photos left out as copies of others: {some_of(pairs)}"
+        )
     return kept, messages + describe(kept)
 
 
 def describe(photos: list[Photo]) -> list[str]:
     """What is special about these photos and what becomes of it, one message per kind."""
+    special = {
+        "stored sideways (EXIF orientation), which COLMAP will see, upright in images/": "turns",
+        "marked as mirrored (EXIF orientation), which no camera is, and taken as stored": "mirrored",
+        "with an alpha channel; images/ will keep it, but COLMAP will see what it hides, too": "alpha",
+    }
     messages = []
-    turned = [photo.name for photo in photos if photo.turns]
-    if turned:
-        messages.append(
-            f"{len(turned)} photos are stored sideways (EXIF orientation): COLMAP sees them as stored, "
-            f"images/ will hold them upright: {some_of(turned)}"
-        )
-    mirrored = [photo.name for photo in photos if photo.mirrored]
-    if mirrored:
-        messages.append(
-            f"{len(mirrored)} photos are marked as mirrored (EXIF orientation), which no camera can be; they "
-            f"are taken as stored: {some_of(mirrored)}"
-        )
-    alpha = [photo.name for photo in photos if photo.alpha]
-    if alpha:
-        messages.append(
-            f"{len(alpha)} photos have an alpha channel: COLMAP looks at what it hides, too; images/ will "
-            f"keep it: {some_of(alpha)}"
-        )
+    for what, attribute in special.items():
+        names = [photo.name for photo in photos if getattr(photo, attribute)]
+        if names:
+            messages.append(f"{len(names)} of {len(photos)} photos {what}: {some_of(names)}")
     cameras = {(photo.width, photo.height, photo.taken_with) for photo in photos}
     if len(cameras) > 1:
         shown = [f"{w}x{h} {what}".strip() for w, h, what in sorted(cameras)]
@@ -228,11 +221,11 @@ def _refuse_empty(folder: Path) -> NoReturn:
     raise UserError(f"{folder} holds no photos ({', '.join(sorted(SUFFIXES - _FOREIGN))}).")
 
 
-def _refuse_broken(folder: Path, broken: list[str]) -> None:
+def _refuse_broken(folder: Path, broken: list[str], count: int) -> None:
     if broken:
         raise UserError(
-            f"{len(broken)} photos in {folder} are damaged or only partly copied: {some_of(sorted(broken))}. "
-            "Copy them again, or remove them."
+            f"{len(broken)} of {count} photos in {folder} damaged or only partly copied: "
+            f"{some_of(sorted(broken))}. Copy them again, or remove them."
         )
 
 

@@ -206,7 +206,7 @@ def _undistorted(
     if record.done("undistorted", key) and _all_there(place, model):
         say("undistorted: done before, kept")
         return
-    if not record.started("installing", key):
+    if not (record.started("installing", key) and made.is_dir()):
         other = record.done("undistorted") and not record.done("undistorted", key)
         if other and not replacing.may_replace(config, record):
             replacing.refuse_outputs(place, "made of another model")
@@ -219,9 +219,10 @@ def _undistorted(
     for factor in FACTORS:
         if record.started(f"images_{factor}"):  # of the photos that were there before
             shutil.rmtree(place.smaller(factor), ignore_errors=True)
+            say(f"images_{factor} was of the earlier photos and is removed")
             record.forget(f"images_{factor}")
-    record.finish("undistorted", key)
     record.forget("installing")
+    record.finish("undistorted", key)
     shutil.rmtree(made, ignore_errors=True)
 
 

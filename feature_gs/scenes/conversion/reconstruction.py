@@ -86,7 +86,9 @@ class Reconstruction:
         finished = database.finished_photos(self.place.database)
         lost = [photo.name for photo in self.photos if self._name_on_disk(photo) not in finished]
         if lost:
-            self.say(f"{len(lost)} photos without features, black ones perhaps: {some_of(lost)}")
+            self.say(
+                f"{len(lost)} of {len(self.photos)} photos without features, black perhaps: {some_of(lost)}"
+            )
         self.record.finish("features", self.features_key)
 
     def _extract(self, group: list[Photo]) -> None:
