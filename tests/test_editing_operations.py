@@ -61,6 +61,9 @@ def test_an_edit_of_nothing_is_nothing(name: str) -> None:
 
 def test_edits_that_change_nothing_keep_every_bit() -> None:
     cloud, camera = make_cloud()
+    logits = cloud.model.logit_opacities.detach().clone()
+    logits[:3] = torch.tensor([30.0, -30.0, 17.3])  # beyond what an opacity in single precision can say
+    cloud = cloud.changed(logit_opacities=logits)
     everything = torch.ones(len(cloud), dtype=torch.bool)
     for after in (
         fade(cloud, torch.ones(len(cloud))),
@@ -118,6 +121,10 @@ def test_delete_and_extract_partition_the_scene() -> None:
     some = some_of(cloud)
     without, only = delete(cloud, some), extract(cloud, some)
     assert len(without) + len(only) == len(cloud)
+    assert only.field is not None and cloud.field is not None
+    assert torch.equal(only.model.means, cloud.model.means[some])
+    assert torch.equal(only.field.features, cloud.field.features[some])
+    assert torch.equal(only.field.seen, cloud.field.seen[some])
     order = torch.cat([torch.nonzero(~some), torch.nonzero(some)])[:, 0]
     assert same(without.joined(only), cloud.take(order))
     # Put together again they show what was there: Gaussians are drawn by depth, not by their number.
