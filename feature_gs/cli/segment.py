@@ -137,10 +137,10 @@ class _Asked:
             )
         sam = None
         if is_sam(field) and config.kind in ("point", "box", "everything"):
-            sam = SamDecoder.load(field.teacher.partition("?")[0], config.weights, config.onnx)
-        elif config.onnx is not None:
+            sam = SamDecoder.load(field.teacher.partition("?")[0], config.weights, config.onnx_path)
+        elif config.onnx_path is not None:
             raise UserError(
-                f"--onnx is SAM's decoder, for --point, --box and --everything of models that SAM "
+                f"--onnx_path is SAM's decoder, for --point, --box and --everything of models that SAM "
                 f"taught; this one was taught by {field.teacher}."
             )
         return cls(config, trained, field, camera, sam, _words(config, field))

@@ -74,7 +74,7 @@ class SegmentConfig:
     """novel: number of views on a smooth path through the training views."""
     weights: Path | None = None
     """Weights of the teacher, for SAM's decoder or for words."""
-    onnx: Path | None = None
+    onnx_path: Path | None = None
     """SAM's decoder as `feature-gs export-sam-decoder` writes it, instead of --weights."""
     timing: int = 0
     """Measure: the median of so many rounds after one to warm up."""
