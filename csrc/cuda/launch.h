@@ -22,7 +22,7 @@ inline void check_cuda(cudaError_t status, const char* what) {
 struct OnDevice {
   explicit OnDevice(const Tensor& input) : guard(input.get_device_index()) {
     void* current = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(input.get_device_index(), &current));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(input.get_device_index(), &current));
     stream = static_cast<cudaStream_t>(current);
   }
 
