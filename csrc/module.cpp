@@ -1,4 +1,5 @@
 // The module _C: importing it loads the ops, and it tells what was built.
+#undef TORCH_TARGET_VERSION  // torch 2.11's own copy of pybind11 refuses it; nothing here is torch's
 #include <pybind11/pybind11.h>
 
 #include <string>
