@@ -79,11 +79,10 @@ def extension() -> Extension:
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cpp"))
     cuda_sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.cu"))
     cuda = use_cuda(cuda_sources)
-    cxx = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET}"]
-    cxx += ["-fno-math-errno", "-fno-trapping-math"]
-    cxx += [
-        flag for path in include_paths() for flag in ("-isystem", path)
-    ]  # no warnings from torch's headers
+    cxx = ["-O3", "-std=c++20", "-Wall", "-Wextra", "-fvisibility=hidden"]
+    cxx += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-fno-math-errno", "-fno-trapping-math"]
+    # no warnings from torch's headers
+    cxx += [flag for path in include_paths() for flag in ("-isystem", path)]
     link: list[str] = []
     if os.environ.get("FEATURE_GS_SANITIZE") == "1":
         sanitize = [
