@@ -128,12 +128,10 @@ class _Asked:
                 f"{config.model_path} has no features at iteration {trained.iteration}, so it cannot be "
                 f"asked. Give it some: feature-gs lift -m {config.model_path} -f TEACHER"
             )
-        alone = config.patch is not None or (config.everything and not is_sam(field))
-        if alone and field.decoder.kind == "conv3x3":
+        if config.patch is not None and field.decoder.kind == "conv3x3":
             raise UserError(
-                f"--{config.kind} needs features of single Gaussians, but the model's conv3x3 decoder looks "
-                "at neighbouring cells. Lift features with --decoder linear or none, or ask with --point, "
-                "--box or --text."
+                "--patch compares features of single Gaussians, but the model's conv3x3 decoder looks at "
+                "neighbouring cells. Lift features with --decoder linear or none, or ask with --point or --box."
             )
         sam = None
         if is_sam(field) and config.kind in ("point", "box", "everything"):

@@ -182,7 +182,8 @@ def find_everything(
 ) -> Tensor:
     """All things of a scene, without a prompt.
 
-    Without SAM: what looks alike and hangs together (`find_instances`). With SAM: the masks that it finds in
+    Without SAM: what looks alike and hangs together (`find_instances`); under a conv3x3 decoder, which cannot
+    decode single Gaussians, features are compared as they are carried. With SAM: the masks that it finds in
     up to 24 training views, merged where they show the same Gaussians (`MaskMerger`).
 
     Args:
@@ -193,9 +194,6 @@ def find_everything(
 
     Returns:
         How much each Gaussian belongs to each thing, in [0, 1]; things of most Gaussians first. [N, K]
-
-    Raises:
-        UserError: Without SAM, the decoder is conv3x3, which does not decode single Gaussians.
     """
     if sam is None:
         return find_instances(gaussian_nodes(trained, field), watch)

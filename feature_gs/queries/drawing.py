@@ -97,7 +97,7 @@ def histogram_picture(distances: NDArray[np.floating], split: Split) -> Picture:
     Returns:
         RGB, counts on a logarithmic scale. [360, 640, 3] uint8
     """
-    width, height, left, bottom, top = 640, 360, 56, 318, 34
+    width, height, left, bottom, top = 640, 360, 56, 308, 34
     canvas = Image.new("RGB", (width, height), (255, 255, 255))
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(12)
     counts = np.histogram(distances, _BINS, (0.0, 2.0))[0]
@@ -125,7 +125,7 @@ def histogram_picture(distances: NDArray[np.floating], split: Split) -> Picture:
     near = int((distances < split.threshold).sum())
     title = f"threshold {split.threshold:.3f}: {near:,} of {len(distances):,} Gaussians are nearer"
     pen.text((left, 8), title, fill=_INK, font=font)
-    pen.text((width - 14, height - 18), "distance, sqrt(2 - 2 cos)", fill=_INK, font=font, anchor="ra")
+    pen.text((width - 14, height - 20), "distance, sqrt(2 - 2 cos)", fill=_INK, font=font, anchor="ra")
     return np.asarray(canvas)
 
 

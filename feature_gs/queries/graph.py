@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
+from scipy.sparse.csgraph import breadth_first_order, connected_components, dijkstra, minimum_spanning_tree
 from scipy.spatial import cKDTree
 
 from feature_gs.gaussians import GaussianModel
@@ -70,6 +70,21 @@ class Graph:
                 break
             parents = parents[parents]
         return (levels[:count] - 1.0)[self.leader]
+
+    def distances(self, lengths: Array, seeds: Indices) -> Array:  # [E], [s] -> [n]
+        """The length of the shortest way from a seed to each node; inf where there is none.
+
+        Args:
+            lengths: Of the edges, > 0. [E]
+            seeds: Where ways begin. [s]
+
+        Returns:
+            Lengths; nodes that follow others get their leaders'. [n]
+        """
+        count = len(self)
+        matrix = _lowest(self.first, self.second, np.asarray(lengths, dtype=np.float64), count)
+        found = dijkstra(matrix, directed=False, indices=np.unique(self.leader[seeds]), min_only=True)
+        return np.asarray(found)[self.leader]
 
     def components(self, inside: Mask) -> Indices:  # [n] -> [n]
         """Connected parts of some nodes, numbered from 0; -1 outside. Followers count with their leaders."""

@@ -29,9 +29,11 @@ _RIDGE = 1e-2  # of the mean variance of a channel
 _ROUNDS = 4  # of a box: look, parts, and again
 _HIDDEN = 0.05  # of the visible area that a visible node usually has; with less it is hidden
 _HELD = 0.8  # share of a part that is in its box
+_LEAST = 0.1  # share of a box that a thing fills
 _BESIDE = 0.2  # share of the largest part that another one needs
 _PRIOR = 4.0  # weight of the features beside a mask's votes, pixels
-_TIE = 0.02  # of two floods
+_LIGHT = 0.05  # length of a way through what equals the seeds, beside the squared distance of unit features
+_TOUCHING = 1e-9  # length of the way between nodes at one place
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +70,10 @@ def grow_from_points(nodes: Nodes, positives: Sequence[Tensor], negatives: Seque
     wanted = _Flood.of(nodes, positives)
     forbidden = np.zeros(len(wanted.levels), dtype=bool)
     if negatives:
-        forbidden = wanted.lost_to(_Flood.of(nodes, negatives), nodes.places)
+        forbidden = wanted.lost_to(_Flood.of(nodes, negatives), nodes.graph, nodes.places)
         forbidden[wanted.seeds] = False
-    inside = ~forbidden & (wanted.levels <= standstill(wanted.levels[~forbidden], wanted.start))
+    level = standstill(wanted.levels[~forbidden], wanted.start, wanted.heights[~forbidden])
+    inside = ~forbidden & (wanted.levels <= level)
     scores = _discriminate(nodes, *nodes.graph.cores(inside), inside)
     scores[forbidden] = 0
     scores[wanted.seeds] = 1
@@ -104,7 +107,8 @@ def grow_from_box(
     """The thing that a box of one view holds; nodes that the view does not show join by look.
 
     What looks more like the box's content than like what is around it, and hangs together, is the thing if
-    little of it is outside. Its look is then learned anew, without the box's other contents.
+    little of it is outside. Its look is then learned anew, without the box's other contents. Where there is
+    no such thing, all that the box shows is the answer.
 
     Args:
         nodes: Gaussians or cells.
@@ -125,8 +129,8 @@ def grow_from_box(
         odds = _discriminate(nodes, thing, rest, held, shown, balanced=False)
         parts = nodes.graph.components((odds > 0.5) & visible)
         found = held & _enclosed(parts, within, shown)
-        if not found.any():
-            break
+        if within[found].sum() < _LEAST * within[held].sum():  # all looks like the surroundings
+            return torch.from_numpy(np.where(held, within / np.maximum(shown, 1e-12), 0.0)).float()
         thing, rest = found, visible & ((ring > 0) | held) & ~found
     like = _discriminate(nodes, thing, rest, thing, shown)
     scores = np.where(visible & ~held, 0.0, like)
@@ -151,11 +155,13 @@ class _Flood:
     Attributes:
         seeds: Where it rises. [s]
         start: The level at which all seeds are flooded.
+        heights: How little each node resembles the seeds: distance of unit features. [n]
         levels: When it reaches each node. [n]
     """
 
     seeds: NDArray[np.integer]
     start: float
+    heights: Array
     levels: Array
 
     @classmethod
@@ -169,16 +175,21 @@ class _Flood:
         cosine = cosines(nodes.features, torch.stack(directions), nodes.decoder)
         heights = distance_of(cosine.amax(1)).cpu().double().numpy()
         places = np.unique(nodes.graph.leader[np.concatenate(seeds)])
-        return cls(places, float(heights[places].max()), nodes.graph.flooded(heights, places))
+        return cls(places, float(heights[places].max()), heights, nodes.graph.flooded(heights, places))
 
-    def lost_to(self, other: "_Flood", places: Array) -> Mask:  # [n, d] -> [n]
-        """Nodes that another flood reaches first; of equally late ones, those nearer to its seeds."""
-        difference = self.levels - other.levels
-        difference[np.isinf(self.levels) & np.isinf(other.levels)] = 0
+    def lost_to(self, other: "_Flood", graph: Graph, places: Array) -> Mask:  # [n, d] -> [n]
+        """Nodes that are nearer to the seeds of another flood.
+
+        Ways are as long as they are in space, longer through what does not resemble the seeds: between things
+        that look alike the distance decides, elsewhere the look.
+        """
+        lengths = np.linalg.norm(places[graph.first] - places[graph.second], axis=1) + _TOUCHING
         own, others = (
-            np.linalg.norm(places[:, None] - places[flood.seeds], axis=2).min(1) for flood in (self, other)
+            graph.distances(lengths * (_LIGHT + squares[graph.first] + squares[graph.second]), flood.seeds)
+            for flood in (self, other)
+            for squares in (flood.heights**2,)
         )
-        return (difference > _TIE) | ((np.abs(difference) <= _TIE) & (others < own))
+        return np.asarray(others < own)
 
 
 def _discriminate(

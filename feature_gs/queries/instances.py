@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from feature_gs.queries.graph import Graph
@@ -31,14 +32,11 @@ def find_instances(nodes: Nodes, watch: Callable[[Sequence[int]], Iterable[int]]
     """The things of a scene and how much each node belongs to them.
 
     Args:
-        nodes: Gaussians with a decoder for single ones, or cells.
+        nodes: Gaussians or cells.
         watch: Called with the numbers of the questions, e.g. to show a progress bar.
 
     Returns:
         Shares of K things, those of most nodes first; each in [0, 1]. [n, K] float32
-
-    Raises:
-        UserError: The decoder is conv3x3, which does not decode single Gaussians.
     """
     regions = _regions(nodes, watch)
     if not regions:
@@ -80,7 +78,7 @@ def _region_of(nodes: Nodes, seed: int, beside: Indices) -> Mask:
     cosine = cosines(nodes.features, direction[None], nodes.decoder)[:, 0]
     heights = distance_of(cosine).cpu().double().numpy()
     levels = nodes.graph.flooded(heights, np.array([seed]))
-    return np.asarray(levels <= standstill(levels, float(heights[seed])))
+    return np.asarray(levels <= standstill(levels, float(heights[seed]), heights))
 
 
 def _disagreement(nodes: Nodes) -> NDArray[np.float64]:
@@ -114,9 +112,17 @@ def _compete(nodes: Nodes, regions: Sequence[Mask]) -> Tensor:
     covariance.diagonal().add_(_RIDGE * covariance.diagonal().mean().clamp_min(1e-20))
     directions = torch.linalg.solve(covariance.double(), (means - middle).t().double()).to(middle.dtype)
     likeness = (nodes.features.float() - middle) @ directions / len(rows) + 1 / len(rows)
-    likeness = likeness.cpu() * _touching(nodes.graph, regions)
-    best = likeness.amax(dim=1, keepdim=True)
-    return torch.where((likeness == best) & (best > 0), 1.0, 0.0)
+    likeness = likeness.cpu()
+    touched = likeness * _touching(nodes.graph, regions)
+    best = touched.amax(dim=1, keepdim=True)
+    shares = torch.where((touched == best) & (best > 0), 1.0, 0.0)
+    # What hangs together with nothing belongs to the nearest thing, if it looks like it.
+    alone = (shares.sum(dim=1) == 0).numpy()
+    if alone.any() and not alone.all():
+        nearest = cKDTree(nodes.places[~alone]).query(nodes.places[alone], workers=-1)[1]
+        beside = shares[~torch.from_numpy(alone)][torch.from_numpy(nearest)]
+        shares[torch.from_numpy(alone)] = beside * (likeness[torch.from_numpy(alone)] > 0.5)
+    return shares
 
 
 def _touching(graph: Graph, regions: Sequence[Mask]) -> Tensor:

@@ -92,7 +92,7 @@ def nearest_group(distances: Array) -> Split:  # [n]
         found = split
 
 
-def standstill(reached: Array, start: float) -> float:  # [n]
+def standstill(reached: Array, start: float, heights: Array) -> float:  # [n], [n]
     """The level in the longest interval over which a growing region stands still.
 
     As with maximally stable extremal regions (Matas et al. 2002): a region that floods an object from within
@@ -102,14 +102,18 @@ def standstill(reached: Array, start: float) -> float:  # [n]
     Args:
         reached: Level at which each node joins the region, inf: never. [n]
         start: Level from which to look, such that the seeds have joined.
+        heights: Of the nodes; the level rises as far as nine tenths of them are high. [n]
 
     Returns:
         The middle of that interval; nodes that joined below it belong to the region.
     """
     joined = np.sort(reached[np.isfinite(reached)])
-    end = float(joined[int(_LARGEST * (len(joined) - 1))]) if len(joined) else start
+    end = float(np.quantile(heights, _LARGEST)) if len(heights) else start
+    most = int(_LARGEST * len(reached))
+    if most < len(joined):
+        end = min(end, float(joined[most]))
     if not end > start:
-        return max(start, float(joined[-1])) if len(joined) else start
+        return start
     levels = np.linspace(start, end, _LEVELS)
     sizes = np.searchsorted(joined, levels, side="right")
     growth = np.log(np.maximum(sizes, 1))
