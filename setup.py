@@ -105,6 +105,14 @@ def extension() -> Extension:
     )
 
 
+def apart(sources: Sequence[str], objects: Sequence[str]) -> list[str]:
+    """The object files of `sources`, where ssim.cpp and ssim.cu would share one."""
+    return [
+        f"{Path(name).with_suffix('')}.cu.o" if source.endswith(".cu") else name
+        for source, name in zip(sources, objects, strict=True)
+    ]
+
+
 class Build(BuildExtension):
     """Keeps the object files in build/, so that an editable install compiles only what changed."""
 
@@ -115,13 +123,11 @@ class Build(BuildExtension):
         self.build_temp = str(ROOT / "build" / ("sanitized" if sanitized else "objects"))
 
     def build_extensions(self) -> None:
-        """Builds. The objects of ssim.cpp and ssim.cu, which setuptools gives one name, get two."""
+        """Builds, with object files named apart."""
         name_objects = self.compiler.object_filenames
 
         def object_filenames(sources: Sequence[str], *args: Any, **options: Any) -> list[str]:
-            objects = name_objects(sources, *args, **options)
-            pairs = zip(sources, objects, strict=True)
-            return [f"{name}.cu.o" if source.endswith(".cu") else name for source, name in pairs]
+            return apart(sources, name_objects(sources, *args, **options))
 
         self.compiler.object_filenames = object_filenames
         super().build_extensions()
