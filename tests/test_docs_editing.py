@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from feature_gs.cli.main import main
 from feature_gs.editing.plan import KINDS
 from feature_gs.editing.questions import QUERIES
 from feature_gs.features.field import field_path
+from feature_gs.scenes import raytracer
 from feature_gs.scenes.procedural import write_demo_scene
 from feature_gs.training import TrainConfig, train
 from feature_gs.training.trained import load_trained, ply_path
@@ -48,6 +50,8 @@ def test_what_the_page_tells_to_type_works(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", sys.argv)
+    # Even light, which takes no time to find, is good enough.
+    monkeypatch.setattr(raytracer, "_irradiance", lambda points, *_: np.full_like(points, 0.7))
     write_demo_scene(tmp_path / "data" / "garden", views=16, width=64, height=48)
     train(
         TrainConfig(
