@@ -153,10 +153,9 @@ def measure_extraction(scene: GaussianScene, truth: Truth, drop_hidden: float) -
             continue
         selection, view = ask_by_one_point(scene, truth, label, drop_hidden)
         rows.append(extraction(scene, truth, label, selection))
-        chosen, (plain, fair) = f"{int(selection.selected.sum()):>6,} Gaussians", rows[-1]
-        print(
-            f"{name:<10} asked in {view}  {chosen:>6,} Gaussians  IoU {fair:.3f}  ({plain:.3f})", flush=True
-        )
+        chosen, (plain, fair) = int(selection.selected.sum()), rows[-1]
+        print(f"{name:<10} asked in {view}  {chosen:>6,} Gaussians", end="")
+        print(f"  IoU {fair:.3f}  ({plain:.3f})", flush=True)
     plain, fair = np.mean(rows, axis=0)
     print(f"mean IoU {fair:.3f}  ({plain:.3f} with what others hide)")
 
