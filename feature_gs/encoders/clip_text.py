@@ -38,7 +38,10 @@ def encode_clip(
     """
     state = text_state(weights)
     tower = _text_tower(state, weights, quick_gelu).to(device)
-    tokens = _tokens(texts, tower.context_length).to(device)
+    tokens = _tokens(texts, tower.context_length)
+    length = int(tokens.argmax(1).max()) + 1  # no token looks at later ones, so what follows the end may go
+    tokens = tokens[:, :length].to(device)
+    tower.attn_mask = tower.attn_mask[:length, :length]
     with torch.no_grad():
         parts = [functional.normalize(tower(part), dim=-1) for part in tokens.split(_AT_ONCE)]
     return torch.cat(parts).cpu()
