@@ -8,6 +8,15 @@
 
 namespace fgs {
 
+// The number itself, in a way that keeps the compiler from working it out again in every turn of a loop.
+__device__ __forceinline__ int kept_in_register(int number) {
+  return __shfl_sync(kAllLanes, number, lane_of_warp());
+}
+
+// Near one over x, for x in [0.01, 1].
+__device__ __forceinline__ float quick_reciprocal(float x) { return __fdividef(1.0f, x); }
+__device__ __forceinline__ double quick_reciprocal(double x) { return 1.0 / x; }
+
 // What a lane carries along, and its pixel's output gradients.
 template <class T>
 struct PixelGrads {
@@ -39,7 +48,7 @@ struct PixelGrads {
   __device__ __forceinline__ void add(const Record<T>& r, T dx, T dy, T raw, bool blended, T pulled,
                                       T (&values)[kValues]) {
     const T alpha = blended ? min(raw, T(kMaxAlpha)) : T(0);
-    const T through = reciprocal(T(1) - alpha);
+    const T through = quick_reciprocal(T(1) - alpha);
     t *= through;
     const T w = alpha * t;
     const T q = fma(r.color[0], color[0], fma(r.color[1], color[1], fma(r.color[2], color[2], fma(r.depth, z, pulled))));
@@ -77,7 +86,8 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
   Memory& shared = *dynamic_shared<Memory>();
   const Tile2D tile(in, blockIdx.x);
   if (tile.count == 0) return;
-  const int warp = warp_of_block(), lane = lane_of_warp(), thread = static_cast<int>(threadIdx.x);
+  const int warp = warp_of_block(), thread = static_cast<int>(threadIdx.x);
+  const int lane = kept_in_register(lane_of_warp()), mine = kept_in_register(sum_of_lane<kValues>(lane));
   const PatchPixel<T> pixel(in, tile, warp);
   const PatchTest<T> test(tile, pixel);
   PixelGrads<T> grads(in, g, pixel);
@@ -106,14 +116,13 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
   pull.fetch(end);
   pull.put(shared.pulled, 0);
   __syncthreads();
-  const int mine = sum_of_lane<kValues>();
   for (int back = end, batch = 0; back > 0; back -= kBatch, batch ^= 1) {
     const int here = smaller(back, kBatch);
     fetch(back - kBatch, fetched);
     pull.fetch(back - kBatch);
 
     const bool reached = lane < here && back - 1 - lane < deepest &&
-                         test(load_record(shared.records[batch] + lane * kChunks<T>).splat);
+                         test(load_record(shared.records[batch] + lane * kChunks<T>));
     unsigned hits = __ballot_sync(kAllLanes, reached), listed = 0;
     pull.prepare(shared.stage, shared.pulled, hits, back);
     while (hits) {
@@ -125,7 +134,7 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
       if (!__any_sync(kAllLanes, blended)) continue;
       T values[kValues];
       grads.add(r, dx, dy, raw, blended, pull(shared.pulled, batch, i), values);
-      const T sum = transposed_sums(values);
+      const T sum = transposed_sums(values, lane);
       if (mine >= 0) shared.sums[batch][warp][i][mine] = sum;
       listed |= 1u << i;
     }

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kTileThreads) blend_kernel(RasterizeInputs<T> 
   state.alive = pixel.inside;
   int first = 0;
   for (; first < tile.count && __syncthreads_or(state.alive); first += kBatch) {
-    const int here = tile.count - first < kBatch ? tile.count - first : kBatch;
+    const int here = smaller(tile.count - first, kBatch);
     for (int k = threadIdx.x; k < here * kChunks<T>; k += kTileThreads)
       records[k] = tile.chunk(in, first + k / kChunks<T>, k % kChunks<T>);
     if constexpr (kPooled)
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kTileThreads) blend_kernel(RasterizeInputs<T> 
     __syncthreads();
     for (int group = 0; group < here && __any_sync(kAllLanes, state.alive); group += kWarp) {
       const int mine = group + lane;
-      const bool reached = mine < here && test(load_record(records + mine * kChunks<T>).splat);
+      const bool reached = mine < here && test(load_record(records + mine * kChunks<T>));
       for (unsigned hits = __ballot_sync(kAllLanes, reached); hits;) {
         const int i = group + take_first(hits);
         const T w = state.blend(load_record(records + i * kChunks<T>), first + i + 1, pixel.x, pixel.y);
@@ -119,8 +119,7 @@ __global__ void __launch_bounds__(kTileThreads) blend_kernel(RasterizeInputs<T> 
   }
   if constexpr (kPooled)
     for (; first < tile.count; first += kBatch)
-      write_cell_weights<T>(in, tile, nullptr, first, tile.count - first < kBatch ? tile.count - first : kBatch,
-                            out.weights);
+      write_cell_weights<T>(in, tile, nullptr, first, smaller(tile.count - first, kBatch), out.weights);
   if (pixel.inside) state.write(in, out, pixel.index);
 }
 

@@ -12,10 +12,9 @@ constexpr int kFeatureBatch = 64;   // splats staged at a time
 
 // P: how the products are made. The grid: half tiles along x, slices of channels along y.
 template <class P>
-__global__ void __launch_bounds__(kBlendThreads)
+__global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
     blend_features_kernel(RasterizeInputs<typename P::Scalar> in, const int32_t* last, typename P::Scalar* out) {
   using T = typename P::Scalar;
-  using Cells = PatchCells<P::kCell>;
   __shared__ Chunk<T> records[kFeatureBatch * kChunks<T>];
   __shared__ __align__(32) T weights[kBlendPatches][kWarp][P::kStride];
   __shared__ int32_t listed[kBlendPatches][kWarp];
@@ -47,7 +46,7 @@ __global__ void __launch_bounds__(kBlendThreads)
     for (int group = 0; group < here && first + group < deepest; group += kWarp) {
       const Chunk<T>* record = records + group * kChunks<T>;
       const int place = first + group + lane;
-      const bool reached = place < deepest && test(load_record(record + lane * kChunks<T>).splat);
+      const bool reached = place < deepest && test(load_record(record + lane * kChunks<T>));
       const int32_t gaussian = reached ? tile.gaussian(in, place) : 0;
       for (unsigned hits = __ballot_sync(kAllLanes, reached); hits;) {
         const int i = take_first(hits);
@@ -60,10 +59,7 @@ __global__ void __launch_bounds__(kBlendThreads)
     }
   }
   add_rows();
-  product.write(stages[warp], features.channels, [&](int cell) -> T* {
-    const int64_t row = Cells::row(in, tile, pixel, cell);
-    return row < 0 ? nullptr : out + row * in.channels + begin;
-  });
+  product.write(PatchCells<P::kCell>(in, tile, pixel), out + begin, in.channels, features.channels, stages[warp]);
 }
 
 // Gradients of features, per pair: the block's warps list the splats of a batch with their weights, multiply them with
@@ -86,7 +82,6 @@ template <class P>
 __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
     spread_features_kernel(RasterizeInputs<typename P::Scalar> in, RasterizeGrads<typename P::Scalar> g) {
   using T = typename P::Scalar;
-  using Cells = PatchCells<P::kCell>;
   constexpr int kBatchChunks = P::kBatch * kChunks<T>, kSliceChunks = P::kChannels / kWide<T>;
   SpreadMemory<P>& shared = *dynamic_shared<SpreadMemory<P>>();
   const Tile2D tile(in, blockIdx.x);
@@ -103,7 +98,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
   const Slice<T> grads{g.features + g.channel_begin + begin, in.channels,
                        static_cast<int>(left < P::kChannels ? left : P::kChannels)};
   P product;
-  product.load(grads, [&](int cell) { return Cells::row(in, tile, pixel, cell); }, shared.results[warp]);
+  product.load(PatchCells<P::kCell>(in, tile, pixel), grads, shared.results[warp]);
 
   const int64_t stride = pair_stride(g.channel_count);
   const auto pair_chunk = [&](int place, int chunk) -> Chunk<T>* {
@@ -129,7 +124,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
     unsigned listed = 0;
     int rows = 0;
     const bool reached = lane < here && first + lane < deepest &&
-                         test(load_record(shared.records[batch] + smaller(lane, here - 1) * kChunks<T>).splat);
+                         test(load_record(shared.records[batch] + smaller(lane, here - 1) * kChunks<T>));
     for (unsigned hits = __ballot_sync(kAllLanes, reached); hits;) {
       const int i = take_first(hits);
       const T w = walk.next(load_record(shared.records[batch] + i * kChunks<T>).splat, first + i);

@@ -6,8 +6,6 @@
 
 namespace fgs {
 
-__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
-
 // A slice of channels of rows of C.
 template <class T>
 struct Slice {
@@ -28,6 +26,7 @@ class PlainBlend {
   static constexpr int kCell = kCell_;
   static constexpr int kChannels = kWarp;        // of a slice
   static constexpr int kStride = Cells::kCount;  // from one splat's weights to the next
+  static constexpr int kBlocksPerSM = sizeof(T) == 4 ? 3 : 2;  // that have room in the registers, at least
   struct Stage {};                               // shared memory of a warp
 
   static __device__ __forceinline__ T operand(T weight) { return weight; }
@@ -47,15 +46,12 @@ class PlainBlend {
     }
   }
 
-  // Writes the slice of each cell c to row_of(c), unless that is null.
-  template <class RowOf>
-  __device__ void write(Stage&, int channels, const RowOf& row_of) const {
+  // Writes a slice of the cells' rows of C channels.
+  __device__ void write(const Cells& cells, T* out, int64_t C, int channels, Stage&) const {
     const int lane = lane_of_warp();
 #pragma unroll
-    for (int cell = 0; cell < Cells::kCount; ++cell) {
-      T* row = row_of(cell);
-      if (row && lane < channels) row[lane] = sums_[cell];
-    }
+    for (int cell = 0; cell < Cells::kCount; ++cell)
+      if (cells.has(cell) && lane < channels) out[cells.row(cell) * C + lane] = sums_[cell];
   }
 
  private:
@@ -77,15 +73,12 @@ class PlainSpread {
 
   static __device__ __forceinline__ T operand(T weight) { return weight; }
 
-  // Reads the gradients: row_of(c) is the row of cell c, -1 for one outside the image.
-  template <class RowOf>
-  __device__ void load(const Slice<T>& grads, const RowOf& row_of, T (*)[kRowStride]) {
+  // Reads the gradients of the cells.
+  __device__ void load(const Cells& cells, const Slice<T>& grads, T (*)[kRowStride]) {
     const int lane = lane_of_warp();
 #pragma unroll
-    for (int cell = 0; cell < Cells::kCount; ++cell) {
-      const int64_t row = row_of(cell);
-      grads_[cell] = row >= 0 && lane < grads.channels ? grads.row(row)[lane] : T(0);
-    }
+    for (int cell = 0; cell < Cells::kCount; ++cell)
+      grads_[cell] = cells.has(cell) && lane < grads.channels ? grads.row(cells.row(cell))[lane] : T(0);
   }
 
   // The products of up to kRows splats.

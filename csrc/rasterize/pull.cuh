@@ -95,12 +95,12 @@ struct WeightPull<T, Pull::kFeatures> {
   const RasterizeGrads<T>& g;
   const Tile2D& tile;
   const PatchPixel<T>& pixel;
-  T scale;  // one over the pixels of this lane's cell
+  T share;  // one over the pixels of this lane's cell
 
   __device__ WeightPull(const RasterizeInputs<T>& in_, const RasterizeGrads<T>& g_, const Tile2D& tile_,
                         const PatchPixel<T>& pixel_)
       : in(in_), g(g_), tile(tile_), pixel(pixel_) {
-    scale = in.cell == 1 ? T(1) : PatchCells<2>::scale<T>(tile, pixel);
+    share = in.cell == 1 ? T(1) : share_of_pixel<2>(tile, pixel);
   }
 
   __device__ void fetch(int) const {}
@@ -147,7 +147,7 @@ struct WeightPull<T, Pull::kFeatures> {
     __syncthreads();
   }
   __device__ __forceinline__ T operator()(const PullMemory<T, Pull::kFeatures>& from, int, int i) const {
-    return scale * from.products[warp_of_block()][i][lane_of_warp()];
+    return share * from.products[warp_of_block()][i][lane_of_warp()];
   }
 
  private:

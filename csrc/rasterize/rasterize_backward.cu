@@ -13,10 +13,10 @@ namespace {
 
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;
 
-// Channels of the features' gradient worked on at a time: their working memory is at most half of that gradient, an
-// eighth of what it takes with the features and Adam's two moments, or kPairFeatureBytes, or 16 channels.
+// Channels of the features' gradient worked on at a time: at least 16, or as many as have room in kPairFeatureBytes or
+// in three quarters of that gradient's own size, which is a fifth of what it takes with the features and Adam's moments.
 int64_t channels_at_once(const RasterizeArguments& in, int64_t size) {
-  const int64_t bytes = std::max(kPairFeatureBytes, in.gaussians() * in.channels() * size / 2);
+  const int64_t bytes = std::max(kPairFeatureBytes, in.gaussians() * in.channels() * size / 4 * 3);
   const int64_t fitting = bytes / std::max<int64_t>(in.pairs() * size, 1);
   return std::min(in.channels(), fitting >= 64 ? fitting / 64 * 64 : std::max<int64_t>(fitting / 16 * 16, 16));
 }
@@ -45,8 +45,10 @@ void spread_slices(const OnDevice& device, const RasterizeInputs<T>& in, const R
 template <int kCell, class T>
 void spread_features(const OnDevice& device, const RasterizeInputs<T>& in, const RasterizeGrads<T>& g, int64_t tiles,
                      [[maybe_unused]] bool tensor_cores) {
-  if constexpr (std::is_same_v<T, float>)
-    if (tensor_cores) return spread_slices<TensorSpread<kCell>>(device, in, g, tiles);
+  if constexpr (std::is_same_v<T, float>) {
+    if (tensor_cores && g.channel_count <= 32) return spread_slices<TensorSpread<kCell, 32>>(device, in, g, tiles);
+    if (tensor_cores) return spread_slices<TensorSpread<kCell, 64>>(device, in, g, tiles);
+  }
   spread_slices<PlainSpread<T, kCell>>(device, in, g, tiles);
 }
 

@@ -33,8 +33,9 @@ __global__ void __launch_bounds__(kSumThreads) pack_kernel(SplatArrays<T> in, T*
   if (i >= in.count || in.gaussian_offsets[i] == in.gaussian_offsets[i + 1]) return;  // in no list: never read
   const Splat<T> s = make_splat(in.means2d[2 * i], in.means2d[2 * i + 1], in.conics[3 * i], in.conics[3 * i + 1],
                                 in.conics[3 * i + 2], in.opacities[i]);
-  const T record[kCudaRecord] = {s.x, s.y, s.a, s.b, s.c, s.log2_opacity,
-                                 in.colors[3 * i], in.colors[3 * i + 1], in.colors[3 * i + 2], in.depths[i], T(0), T(0)};
+  const T* rgb = in.colors + 3 * i;
+  const T record[kCudaRecord] = {s.x,    s.y,    s.a,    s.b,          s.c,            s.log2_opacity,
+                                 rgb[0], rgb[1], rgb[2], in.depths[i], T(0.5) / s.a, T(0.5) / s.c};
   Chunk<T>* to = reinterpret_cast<Chunk<T>*>(records) + i * kChunks<T>;
 #pragma unroll
   for (int part = 0; part < kChunks<T>; ++part) {

@@ -31,44 +31,47 @@ using TensorLeft =
     nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, kTileM, kTileN, kTileK, nvcuda::wmma::precision::tf32, Layout>;
 using TensorRight = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kTileM, kTileN, kTileK,
                                            nvcuda::wmma::precision::tf32, nvcuda::wmma::row_major>;
-__device__ __forceinline__ float to_operand(float value) { return nvcuda::wmma::__float_to_tf32(value); }
-#else
-__device__ __forceinline__ float to_operand(float value) { return value; }
 #endif
 
-// Four channels of a row from `channel` on, zeros beyond the slice, as operands.
-__device__ __forceinline__ Chunk<float> read_operands(const Slice<float>& slice, const float* row, int channel,
-                                                      bool aligned) {
-  Chunk<float> chunk{};
-  if (row && aligned && channel < slice.channels) {
-    chunk = *reinterpret_cast<const Chunk<float>*>(row + channel);
-  } else if (row) {
-#pragma unroll
-    for (int k = 0; k < 4; ++k)
-      if (channel + k < slice.channels) chunk.at[k] = row[channel + k];
-  }
-  return chunk;
+// Tensor cores cut the last 13 bits of an operand; half of what these can hold makes rounding of it.
+__device__ __forceinline__ float to_operand(float value) {
+  const uint32_t bits = __float_as_uint(value);
+  return (bits & 0x7F800000u) == 0x7F800000u ? value : __uint_as_float(bits + 0x1000u);
 }
 
-// Reads rows 0 .. 7 of a product's right side into shared memory; row_of(k) may be null for a row of zeros.
-template <int kChannels, int kStride, class RowOf>
-__device__ __forceinline__ void stage_operands(const Slice<float>& slice, const RowOf& row_of,
+// Whether all chunks of a slice's rows are whole, and where they are read in one piece.
+__device__ __forceinline__ bool has_whole_chunks(const float* first, int64_t stride, int channels) {
+  return stride % 4 == 0 && channels % 4 == 0 && reinterpret_cast<uintptr_t>(first) % sizeof(Chunk<float>) == 0;
+}
+
+// Reads rows 0 .. 7 of a product's right side into shared memory, as operands, with zeros behind the slice's channels.
+// has(k) and row(k): whether there is a row k, and its number.
+template <int kChannels, int kStride, class Has, class Row>
+__device__ __forceinline__ void stage_operands(const Slice<float>& slice, const Has& has, const Row& row,
                                                float (*to)[kStride]) {
   constexpr int kPerRow = kChannels / 4, kLoads = kTileK * kPerRow / kWarp;
-  const bool aligned = slice.stride % 4 == 0 && slice.channels % 4 == 0 &&
-                       reinterpret_cast<uintptr_t>(slice.first) % sizeof(Chunk<float>) == 0;
-  Chunk<float> read[kLoads];
+  const int channel = lane_of_warp() % kPerRow * 4, first = lane_of_warp() / kPerRow;
+  Chunk<float> read[kLoads] = {};
+  if (has_whole_chunks(slice.first, slice.stride, slice.channels)) {
 #pragma unroll
-  for (int k = 0; k < kLoads; ++k) {
-    const int at = k * kWarp + lane_of_warp();
-    read[k] = read_operands(slice, row_of(at / kPerRow), at % kPerRow * 4, aligned);
+    for (int k = 0; k < kLoads; ++k) {
+      const int at = first + k * (kWarp / kPerRow);
+      if (has(at) && channel < slice.channels)
+        read[k] = *reinterpret_cast<const Chunk<float>*>(slice.row(row(at)) + channel);
+    }
+  } else {
+#pragma unroll
+    for (int k = 0; k < kLoads; ++k) {
+      const int at = first + k * (kWarp / kPerRow);
+      for (int j = 0; j < 4; ++j)
+        if (has(at) && channel + j < slice.channels) read[k].at[j] = slice.row(row(at))[channel + j];
+    }
   }
 #pragma unroll
   for (int k = 0; k < kLoads; ++k) {
-    const int at = k * kWarp + lane_of_warp();
 #pragma unroll
     for (float& value : read[k].at) value = to_operand(value);
-    *reinterpret_cast<Chunk<float>*>(&to[at / kPerRow][at % kPerRow * 4]) = read[k];
+    *reinterpret_cast<Chunk<float>*>(&to[first + k * (kWarp / kPerRow)][channel]) = read[k];
   }
 }
 
@@ -83,6 +86,7 @@ class TensorBlend {
   static constexpr int kCell = kCell_;
   static constexpr int kChannels = kWidth;
   static constexpr int kStride = kTilesM * kTileM + 8;  // lanes read different banks
+  static constexpr int kBlocksPerSM = kWidth == 128 ? 2 : kWidth == 64 ? 3 : 4;
   struct Stage {
     alignas(32) float rows[kTileK][kWidth + 8];
   };
@@ -101,7 +105,7 @@ class TensorBlend {
       for (int k = rows; k < first + kTileK; ++k)  // rows that fill up a tile
         if (lane_of_warp() < Cells::kCount) weights[k][lane_of_warp()] = 0.0f;
       stage_operands<kWidth>(
-          features, [&](int k) { return first + k < rows ? features.row(listed[first + k]) : nullptr; }, stage.rows);
+          features, [&](int k) { return first + k < rows; }, [&](int k) { return listed[first + k]; }, stage.rows);
       __syncwarp();
       TensorLeft<nvcuda::wmma::col_major> left[kTilesM];
 #pragma unroll
@@ -109,7 +113,6 @@ class TensorBlend {
         nvcuda::wmma::load_matrix_sync(left[m], &weights[first][m * kTileM], kStride);
 #pragma unroll
       for (int n = 0; n < kTilesN; ++n) {
-        if (n * kTileN >= features.channels) continue;
         TensorRight right;
         nvcuda::wmma::load_matrix_sync(right, &stage.rows[0][n * kTileN], kWidth + 8);
 #pragma unroll
@@ -119,23 +122,31 @@ class TensorBlend {
     }
   }
 
-  template <class RowOf>
-  __device__ void write(Stage& stage, int channels, const RowOf& row_of) const {
-    constexpr int kSpare = kTileN + 4;
+  __device__ void write(const Cells& cells, float* out, int64_t C, int channels, Stage& stage) const {
+    constexpr int kAtOnce = kWidth / 2, kSpare = kAtOnce + 4, kPerRow = kAtOnce / 4;
     static_assert(kTileM * kSpare <= kTileK * (kWidth + 8));
     float* spare = &stage.rows[0][0];
+    const bool whole = has_whole_chunks(out, C, channels);
 #pragma unroll
     for (int m = 0; m < kTilesM; ++m) {
 #pragma unroll
-      for (int n = 0; n < kTilesN; ++n) {
-        if (n * kTileN >= channels) continue;
-        nvcuda::wmma::store_matrix_sync(spare, sums_[m][n], kSpare, nvcuda::wmma::mem_row_major);
-        __syncwarp();
+      for (int half = 0; half < 2; ++half) {
 #pragma unroll
-        for (int at = lane_of_warp(); at < kTileM * kTileN; at += kWarp) {
-          const int cell = m * kTileM + at / kTileN, channel = n * kTileN + at % kTileN;
-          float* row = cell < Cells::kCount ? row_of(cell) : nullptr;
-          if (row && channel < channels) row[channel] = spare[at / kTileN * kSpare + at % kTileN];
+        for (int n = 0; n < kTilesN / 2; ++n)
+          nvcuda::wmma::store_matrix_sync(spare + n * kTileN, sums_[m][half * (kTilesN / 2) + n], kSpare,
+                                          nvcuda::wmma::mem_row_major);
+        __syncwarp();
+        const int from = lane_of_warp() % kPerRow * 4, channel = half * kAtOnce + from;
+        for (int row = lane_of_warp() / kPerRow; row < kTileM; row += kWarp / kPerRow) {
+          const int cell = m * kTileM + row;
+          if (cell >= Cells::kCount || !cells.has(cell) || channel >= channels) continue;
+          const Chunk<float> chunk = *reinterpret_cast<const Chunk<float>*>(spare + row * kSpare + from);
+          float* to = out + cells.row(cell) * C + channel;
+          if (whole) {
+            *reinterpret_cast<Chunk<float>*>(to) = chunk;
+          } else {
+            for (int j = 0; j < 4 && channel + j < channels; ++j) to[j] = chunk.at[j];
+          }
         }
         __syncwarp();
       }
@@ -146,21 +157,20 @@ class TensorBlend {
   TensorSums sums_[kTilesM][kTilesN];
 #else
   __device__ void add(float (*)[kStride], const int32_t*, int, const Slice<float>&, Stage&) {}
-  template <class RowOf>
-  __device__ void write(Stage&, int, const RowOf&) const {}
+  __device__ void write(const Cells&, float*, int64_t, int, Stage&) const {}
 #endif
 };
 
-// W dL/dcells with the gradients of 64 channels in the registers of a warp.
-template <int kCell_>
+// W dL/dcells with the gradients of 32 or 64 channels in the registers of a warp.
+template <int kCell_, int kWidth>
 class TensorSpread {
   using Cells = PatchCells<kCell_>;
-  static constexpr int kSteps = Cells::kCount / kTileK;
+  static constexpr int kSteps = Cells::kCount / kTileK, kTilesN = kWidth / kTileN;
 
  public:
   using Scalar = float;
   static constexpr int kCell = kCell_;
-  static constexpr int kChannels = 64;
+  static constexpr int kChannels = kWidth;
   static constexpr int kStride = Cells::kCount + 4;  // lanes read different banks
   static constexpr int kBatch = kWarp;
   static constexpr int kRows = kTileM, kRowStride = kChannels + 8;
@@ -170,18 +180,15 @@ class TensorSpread {
 
 #if FGS_TENSOR_CORES
   // `spare` is shared memory of this warp.
-  template <class RowOf>
-  __device__ void load(const Slice<float>& grads, const RowOf& row_of, float (*spare)[kRowStride]) {
+  __device__ void load(const Cells& cells, const Slice<float>& grads, float (*spare)[kRowStride]) {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const auto row = [&](int k) {
-        const int64_t index = row_of(step * kTileK + k);
-        return index < 0 ? nullptr : grads.row(index);
-      };
-      stage_operands<kChannels>(grads, row, spare);
+      stage_operands<kChannels>(
+          grads, [&](int k) { return cells.has(step * kTileK + k); },
+          [&](int k) { return cells.row(step * kTileK + k); }, spare);
       __syncwarp();
 #pragma unroll
-      for (int n = 0; n < kChannels / kTileN; ++n)
+      for (int n = 0; n < kTilesN; ++n)
         nvcuda::wmma::load_matrix_sync(right_[step][n], &spare[0][n * kTileN], kRowStride);
       __syncwarp();
     }
@@ -189,7 +196,7 @@ class TensorSpread {
 
   __device__ void multiply(const float (*weights)[kStride], int rows, float (*result)[kRowStride]) const {
     if (rows <= 0) return;
-    TensorSums sums[kChannels / kTileN];
+    TensorSums sums[kTilesN];
 #pragma unroll
     for (TensorSums& sum : sums) nvcuda::wmma::fill_fragment(sum, 0.0f);
 #pragma unroll
@@ -197,18 +204,17 @@ class TensorSpread {
       TensorLeft<nvcuda::wmma::row_major> left;  // rows behind the last splat make rows that nobody reads
       nvcuda::wmma::load_matrix_sync(left, &weights[0][step * kTileK], kStride);
 #pragma unroll
-      for (int n = 0; n < kChannels / kTileN; ++n) nvcuda::wmma::mma_sync(sums[n], left, right_[step][n], sums[n]);
+      for (int n = 0; n < kTilesN; ++n) nvcuda::wmma::mma_sync(sums[n], left, right_[step][n], sums[n]);
     }
 #pragma unroll
-    for (int n = 0; n < kChannels / kTileN; ++n)
+    for (int n = 0; n < kTilesN; ++n)
       nvcuda::wmma::store_matrix_sync(&result[0][n * kTileN], sums[n], kRowStride, nvcuda::wmma::mem_row_major);
   }
 
  private:
-  TensorRight right_[kSteps][kChannels / kTileN];
+  TensorRight right_[kSteps][kTilesN];
 #else
-  template <class RowOf>
-  __device__ void load(const Slice<float>&, const RowOf&, float (*)[kRowStride]) {}
+  __device__ void load(const Cells&, const Slice<float>&, float (*)[kRowStride]) {}
   __device__ void multiply(const float (*)[kStride], int, float (*)[kRowStride]) const {}
 #endif
 };

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "../cuda/block.h"
-#include "../math/ellipse.h"
+#include "../math/blend.h"
 #include "rasterize.h"
 
 namespace fgs {
@@ -20,7 +20,7 @@ struct alignas(16) Chunk {
   T at[16 / sizeof(T)];
 };
 
-// A splat's record: x, y, a, b, c, log2 opacity, r, g, b, depth, two spare; in chunks, side by side.
+// A splat's record, in chunks: the numbers of Record, side by side.
 constexpr int kCudaRecord = 12;
 template <class T>
 constexpr int kWide = 16 / sizeof(T);  // numbers of a chunk
@@ -31,6 +31,7 @@ template <class T>
 struct Record {
   Splat<T> splat;
   T color[3], depth;
+  T half_over_a, half_over_c;  // of the splat
 };
 
 template <class T>
@@ -42,7 +43,7 @@ __device__ __forceinline__ Record<T> load_record(const Chunk<T>* from) {
 #pragma unroll
     for (int k = 0; k < kWide<T>; ++k) v[part * kWide<T> + k] = chunk.at[k];
   }
-  return {{v[0], v[1], v[2], v[3], v[4], v[5]}, {v[6], v[7], v[8]}, v[9]};
+  return {{v[0], v[1], v[2], v[3], v[4], v[5]}, {v[6], v[7], v[8]}, v[9], v[10], v[11]};
 }
 
 struct Tile2D {
@@ -120,13 +121,25 @@ struct PatchTest {
   __device__ PatchTest(const Tile2D& tile, const PatchPixel<T>& pixel)
       : left(static_cast<T>(tile.x0 + pixel.left) + T(0.5)), top(static_cast<T>(tile.y0 + pixel.top) + T(0.5)) {}
 
-  __device__ __forceinline__ bool operator()(const Splat<T>& s) const {
-    // Conic and reach both times log2(e): the ellipse is the same.
-    const Ellipse<T> e = make_ellipse(2 * s.a, s.b, 2 * s.c, 2 * (s.log2_opacity + T(kLog2Of255)));
-    const Interval<T> dx = extent_in_band(e, top - s.y, top - s.y + T(kPatchHeight - 1));
-    return s.x + dx.low <= left + T(kPatchWidth - 1) && s.x + dx.high >= left;
+  // Where the exponent of a splat is least in the patch's rectangle, one coordinate is the rectangle's nearest to the
+  // centre, and the other is the best there or at the rectangle's edge. Rounding is far below what lies between the
+  // 1/256 asked for here and 1/255.
+  __device__ __forceinline__ bool operator()(const Record<T>& r) const {
+    const Splat<T>& s = r.splat;
+    const T l = left - s.x, t = top - s.y, right = l + T(kPatchWidth - 1), bottom = t + T(kPatchHeight - 1);
+    const T dx = between(T(0), l, right), dy = between(T(0), t, bottom);
+    const T down = between(-s.b * dx * r.half_over_c, t, bottom), across = between(-s.b * dy * r.half_over_a, l, right);
+    return min(fall(s, dx, down), fall(s, across, dy)) <= s.log2_opacity + T(8);
+  }
+
+ private:
+  static __device__ __forceinline__ T between(T x, T low, T high) { return min(max(x, low), high); }
+  static __device__ __forceinline__ T fall(const Splat<T>& s, T dx, T dy) {
+    return fma(fma(s.a, dx, s.b * dy), dx, s.c * dy * dy);
   }
 };
+
+__device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
 
 // Pixels of the tile's cell `cell`, counted row by row, that lie inside the image.
 __device__ __forceinline__ int pixels_of_cell(const Tile2D& tile, int side, int cell) {

@@ -7,30 +7,36 @@
 
 namespace fgs {
 
-// The feature cells of a patch, counted row by row.
+// The feature cells of this warp's patch, counted row by row: rows of [B, cells_y, cells_x, C].
 template <int kCell>
 struct PatchCells {
   static constexpr int kAcross = kPatchWidth / kCell, kCount = kAcross * (kPatchHeight / kCell);
+  int64_t first;       // the row of cell 0
+  int64_t line;        // rows from one line of cells to the next
+  int across, down;    // inside the image
 
-  // Where the cell's features lie in [B, cells_y, cells_x, C], in rows of C; -1 outside the image.
   template <class T>
-  static __device__ __forceinline__ int64_t row(const RasterizeInputs<T>& in, const Tile2D& tile,
-                                                const PatchPixel<T>& pixel, int cell) {
-    const int64_t x = (tile.x0 + pixel.left) / kCell + cell % kAcross;
-    const int64_t y = (tile.y0 + pixel.top) / kCell + cell / kAcross;
-    return x < in.cells_x() && y < in.cells_y() ? (tile.camera * in.cells_y() + y) * in.cells_x() + x : -1;
-  }
+  __device__ PatchCells(const RasterizeInputs<T>& in, const Tile2D& tile, const PatchPixel<T>& pixel)
+      : first((tile.camera * in.cells_y() + (tile.y0 + pixel.top) / kCell) * in.cells_x() +
+              (tile.x0 + pixel.left) / kCell),
+        line(in.cells_x()),
+        across((tile.width - pixel.left + kCell - 1) / kCell),
+        down((tile.height - pixel.top + kCell - 1) / kCell) {}
 
-  // One over the number of real pixels of the cell that this lane's pixel belongs to.
-  template <class T>
-  static __device__ __forceinline__ T scale(const Tile2D& tile, const PatchPixel<T>& pixel) {
-    const int x = pixel.column / kCell * kCell, y = pixel.row / kCell * kCell;
-    const int w = tile.width - x < kCell ? tile.width - x : kCell, h = tile.height - y < kCell ? tile.height - y : kCell;
-    return w > 0 && h > 0 ? T(1) / static_cast<T>(w * h) : T(0);
-  }
+  // Whether the cell is in the image, and its row.
+  __device__ __forceinline__ bool has(int cell) const { return cell % kAcross < across && cell / kAcross < down; }
+  __device__ __forceinline__ int64_t row(int cell) const { return first + cell / kAcross * line + cell % kAcross; }
 };
 
-// How the number of the last splat, over the lanes of a warp, is found.
+// One over the number of real pixels of the cell that this lane's pixel belongs to.
+template <int kCell, class T>
+__device__ __forceinline__ T share_of_pixel(const Tile2D& tile, const PatchPixel<T>& pixel) {
+  const int w = smaller(tile.width - pixel.column / kCell * kCell, kCell);
+  const int h = smaller(tile.height - pixel.row / kCell * kCell, kCell);
+  return w > 0 && h > 0 ? T(1) / static_cast<T>(w * h) : T(0);
+}
+
+// The largest number of the warp, in every lane.
 __device__ __forceinline__ int largest_of_warp(int value) {
 #pragma unroll
   for (int step = kWarp / 2; step > 0; step /= 2) {
@@ -47,7 +53,7 @@ class WeightWalk {
 
  public:
   __device__ WeightWalk(const Tile2D& tile, const PatchPixel<T>& pixel, int32_t last)
-      : x_(pixel.x), y_(pixel.y), scale_(Cells::template scale<T>(tile, pixel)), last_(last) {}
+      : x_(pixel.x), y_(pixel.y), share_(share_of_pixel<kCell>(tile, pixel)), last_(last) {}
 
   // The weight at this pixel of the splat at `place`, the next one from front to back.
   __device__ __forceinline__ T next(const Splat<T>& splat, int place) {
@@ -68,12 +74,12 @@ class WeightWalk {
       w += __shfl_xor_sync(kAllLanes, w, 1);
       w += __shfl_xor_sync(kAllLanes, w, kPatchWidth);
       const int cell = lane / (2 * kPatchWidth) * Cells::kAcross + lane % kPatchWidth / 2;
-      if ((lane & (1 | kPatchWidth)) == 0) row[cell] = P::operand(scale_ * w);
+      if ((lane & (1 | kPatchWidth)) == 0) row[cell] = P::operand(share_ * w);
     }
   }
 
  private:
-  T x_, y_, scale_, t_ = T(1);
+  T x_, y_, share_, t_ = T(1);
   int32_t last_;
 };
 
