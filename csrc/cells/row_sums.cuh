@@ -90,7 +90,6 @@ __device__ __forceinline__ void add_entries(const RowSums<T, S, Entries>& s, int
         const int32_t row = __shfl_sync(kAllLanes, mine.row, from & (kWarp - 1));
         weights[b] = __shfl_sync(kAllLanes, mine.weight, from & (kWarp - 1));
         const bool is_one = from < kWarp && row >= 0;
-        if (!is_one) weights[b] = T(0);
         const S* const there = s.rows + int64_t{row} * s.channels;
 #pragma unroll
         for (int j = 0; j < N; ++j) {

@@ -16,7 +16,7 @@ constexpr int kPairs = 8 * kThreads;  // pairs a block lists
 // Both kernels that ask which tiles a splat meets must hear the same answer. As these are calls, not inlined, they run
 // the same instructions and round alike.
 template <class T>
-__device__ __attribute__((noinline)) void footprint_of(const Splats<T>& s, int64_t i, Footprint<T>& footprint) {
+__device__ __attribute__((noinline)) void footprint_of(Splats<T> s, int64_t i, Footprint<T>& footprint) {
   footprint = make_footprint(s, i);
 }
 template <class T>
@@ -140,9 +140,9 @@ __global__ void __launch_bounds__(kThreads) list_pairs_kernel(Splats<T> s, PairL
       const Scan<int32_t> widths = block_scan<kThreads>(width, shared.parts);
       starts[threadIdx.x] = at + widths.before;
       __syncthreads();
-      const int32_t next = at + widths.total;
-      for (int32_t pair = ::max(at, begin) + static_cast<int32_t>(threadIdx.x); pair < ::min(next, end);
-           pair += kThreads) {
+      const int32_t next = at + widths.total, from = ::max(at, begin), many = ::min(next, end) - from;
+      for (int32_t nth = threadIdx.x; nth < many; nth += kThreads) {
+        const int32_t pair = from + nth;
         const int32_t of = first_above(starts, kThreads, pair) - 1, owner = owners[of];
         const int32_t slot = pair + to_slots[owner], tile = tiles[of] + pair - starts[of];
         lists.pair_tiles[pair] = static_cast<uint32_t>(tile), lists.pair_slots[pair] = slot;
