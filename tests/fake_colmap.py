@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 _SOURCE = """#!{python}
-import json, os, shutil, sys, time
+import json, os, shutil, signal, sqlite3, sys, time
 stage, arguments = sys.argv[1], sys.argv[2:]
+def end(*_):
+    open({ended!r}, "w").write("terminated")
+    sys.exit(1)
 if arguments == ["-h"]:
     print("--database_path arg", *{options!r})
     sys.exit(0)
@@ -16,13 +19,17 @@ names = open(listing, encoding="utf-8").read().splitlines() if listing else None
 with open({calls!r}, "a", encoding="utf-8") as file:
     file.write(json.dumps([stage, arguments, names]) + "\\n")
 print(stage, "said this", flush=True)
+if stage == {failing!r} == "mapper":
+    os.makedirs(flags["--output_path"] + "/0")
+    open(flags["--output_path"] + "/0/cameras.bin", "w").write("half")
 if stage == {failing!r}:
     print("and then that it cannot go on", file=sys.stderr)
     sys.exit(3)
 if stage == {hanging!r}:
+    signal.signal(signal.SIGTERM, end)
     time.sleep(600)
 if stage == "feature_extractor":
-    shutil.copy({database!r}, flags["--database_path"])
+    sqlite3.connect({database!r}).backup(sqlite3.connect(flags["--database_path"]))
 if stage == "mapper":
     shutil.copytree({models!r}, flags["--output_path"], dirs_exist_ok=True)
 """
@@ -36,7 +43,7 @@ class FakeColmap:
         distorted: Folder with database.db and sparse/, which it hands out as its own.
         options: What it shows when asked for its options.
         failing: The stage at which it fails.
-        hanging: The stage at which it hangs.
+        hanging: The stage at which it hangs; told to end, it writes that to the file `ended`.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class FakeColmap:
             python=sys.executable,
             options=options,
             calls=str(self._calls),
+            ended=str(folder / "ended"),
             failing=failing,
             hanging=hanging,
             database=str(distorted / "database.db"),

@@ -1,11 +1,12 @@
 """From photos to a scene, all the way: with COLMAP as a library once, and then around what that found."""
 
+import _thread
 import re
 import shlex
 import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ from feature_gs.cli.main import main
 from feature_gs.errors import UserError
 from feature_gs.rendering.video import write_video
 from feature_gs.scenes import load_scene
-from feature_gs.scenes.conversion import ConvertConfig, convert, pipeline
+from feature_gs.scenes.conversion import ConvertConfig, convert, pipeline, reconstruction
 from feature_gs.scenes.conversion import database as colmap_database
 from feature_gs.scenes.conversion.colmap_library import ColmapLibrary
-from feature_gs.scenes.conversion.colmap_program import ColmapProgram
+from feature_gs.scenes.conversion.colmap_process import Command
 
 COUNT = 5
 NAMES = ["Nähe/corner 4.png", *(f"corner {i}.png" for i in range(COUNT - 1))]
@@ -191,8 +192,7 @@ def test_a_photo_on_its_side_comes_out_upright(once: tuple[Path, list[str]], sce
         run(scene, skip_matching=True)
     said = run(scene, skip_matching=True, overwrite=True)
     assert said == [
-        "1 of 5 photos stored sideways (EXIF orientation), which COLMAP will see, upright in images/: "
-        f"{name}"
+        f"1 of 5 photos stored sideways (EXIF orientation), which COLMAP will see, upright in images/: {name}"
     ]
     flat = np.asarray(Image.open(once[0] / "images" / name))
     assert np.array_equal(np.asarray(Image.open(scene / "images" / name)), np.rot90(flat, -1))
@@ -210,48 +210,64 @@ def test_a_photo_on_its_side_comes_out_upright(once: tuple[Path, list[str]], sce
 
 
 def test_features_go_on_where_they_were_left(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole: Callable[..., None] = ColmapLibrary.extract
+    extract, whole = ColmapLibrary.extract, reconstruction.run
     todo: list[list[str]] = []
 
-    def two(self: ColmapLibrary, path: Path, photos: Path, names: list[str], *rest: Any) -> None:
+    def two(self: ColmapLibrary, path: Path, photos: Path, names: list[str], *rest: Any) -> Command:
         todo.append(names)
-        whole(self, path, photos, names[:2], *rest)
+        return extract(self, path, photos, names[:2], *rest)
+
+    def killed(*arguments: Any) -> None:
+        whole(*arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(ColmapLibrary, "extract", two)
-    with pytest.raises(KeyboardInterrupt):
-        run(bare)
-    with pytest.raises(KeyboardInterrupt):
-        run(bare)
+    monkeypatch.setattr(reconstruction, "run", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(bare)
     assert todo == [NAMES, NAMES[2:]]
     finished = colmap_database.finished_photos(bare / "distorted" / "database.db")
     assert finished.keys() == set(NAMES[:4])
     assert len(set(finished.values())) == 1  # one calibration, as without the interruption
 
 
-@pytest.mark.parametrize("stage", ["match", "map"])
-def test_a_stage_that_was_killed_is_done_again(
-    scene: Path, fake: FakeColmap, monkeypatch: pytest.MonkeyPatch, stage: str
+@pytest.mark.parametrize("stage", ["exhaustive_matcher", "mapper"])
+def test_a_stage_that_did_not_end_is_done_again(
+    bare: Path, once: tuple[Path, list[str]], tmp_path: Path, fake: FakeColmap, stage: str
 ) -> None:
-    program: Callable[..., None] = getattr(ColmapProgram, stage)
-
-    def killed(self: ColmapProgram, *arguments: Any) -> None:
-        program(self, *arguments)
-        if stage == "map":
-            (arguments[-1] / "0" / "points3D.bin").write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    for name in ("images", "sparse", "distorted"):
-        shutil.rmtree(scene / name)
-    monkeypatch.setattr(ColmapProgram, stage, killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(scene, colmap_executable=str(fake.path))
-    assert not (scene / "distorted" / "sparse").exists()
-    monkeypatch.setattr(ColmapProgram, stage, program)
-    said = run(scene, colmap_executable=str(fake.path))
-    kept = {"match": ["features"], "map": ["features", "matches"]}[stage]
+    failing = FakeColmap(tmp_path / "failing", once[0] / "distorted", failing=stage)
+    with pytest.raises(UserError, match="COLMAP failed"):
+        run(bare, colmap_executable=str(failing.path))
+    assert not (bare / "distorted" / "sparse").exists()
+    said = run(bare, colmap_executable=str(fake.path))
+    kept = {"exhaustive_matcher": ["features"], "mapper": ["features", "matches"]}[stage]
     assert said == [f"{name}: done before, kept" for name in kept]
-    assert len(load_scene(scene).train) == COUNT
+    assert len(load_scene(bare).train) == COUNT
+
+
+def test_ctrl_c_ends_colmap_too(bare: Path, once: tuple[Path, list[str]], tmp_path: Path) -> None:
+    hanging = FakeColmap(tmp_path / "hanging", once[0] / "distorted", hanging="mapper")
+
+    def press() -> None:
+        while len(hanging.calls()) < 3:
+            time.sleep(0.02)
+        _thread.interrupt_main()
+
+    threading.Thread(target=press).start()
+    with pytest.raises(KeyboardInterrupt):
+        run(bare, colmap_executable=str(hanging.path))
+    assert (tmp_path / "hanging" / "ended").read_text() == "terminated"
+
+
+def test_the_library_ends_when_its_caller_has_gone(bare: Path) -> None:
+    """Two that write to one database would damage it."""
+    database = bare / "database.db"
+    command = ColmapLibrary(False).extract(database, bare / "input", NAMES, "OPENCV", None)
+    process = subprocess.Popen(command.arguments, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.communicate(command.task.encode())  # and closes its input, as the end of this process would
+    assert process.returncode == 1
+    assert len(colmap_database.finished_photos(database)) < COUNT
 
 
 def test_half_written_folders_are_not_trusted(scene: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +338,7 @@ def test_overwriting_starts_anew_once_and_then_goes_on(scene: Path, tmp_path: Pa
     failing = FakeColmap(tmp_path / "failing", scene / "distorted", failing="mapper")
     shutil.copytree(scene / "distorted", tmp_path / "kept")
     failing = FakeColmap(tmp_path / "failing", tmp_path / "kept", failing="mapper")
-    with pytest.raises(UserError, match="mapper failed"):
+    with pytest.raises(UserError, match=r"COLMAP failed \(mapping, exit code 3\)"):
         run(scene, overwrite=True, colmap_executable=str(failing.path))
     assert len(load_scene(scene).train) == COUNT  # what was there is there until the new is whole
     said = run(scene, overwrite=True, colmap_executable=str(fake.path))
@@ -363,8 +379,7 @@ def test_how_a_program_is_called(bare: Path, fake: FakeColmap) -> None:
     run(bare, colmap_executable=str(fake.path), camera="SIMPLE_RADIAL")
     (features, matching, mapping) = fake.calls()
     database = str(bare / "distorted" / "database.db")
-    listing = features[1].pop("--image_list_path")
-    assert not Path(listing).exists()
+    assert Path(features[1].pop("--image_list_path")).parent == bare / "distorted"
     assert features == (
         "feature_extractor",
         {
@@ -383,8 +398,8 @@ def test_how_a_program_is_called(bare: Path, fake: FakeColmap) -> None:
     assert mapping[1]["--image_path"] == str(bare / "input")
     assert mapping[1]["--Mapper.ba_global_function_tolerance"] == "1e-06"
     assert len(load_scene(bare).train) == COUNT
-    log = (bare / "distorted" / "log" / "program.log").read_text()
-    assert log.splitlines() == [f"{stage} said this" for stage, _, _ in fake.calls()]
+    logs = [bare / "distorted" / "log" / f"{name}.log" for name in ("features", "matching", "mapping")]
+    assert [log.read_text() for log in logs] == [f"{stage} said this\n" for stage, _, _ in fake.calls()]
 
 
 def test_older_programs_have_other_flags(bare: Path, once: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -407,7 +422,7 @@ def test_a_program_looks_photos_up_in_a_tree(bare: Path, fake: FakeColmap, tmp_p
 
 def test_a_program_that_fails(bare: Path, once: tuple[Path, list[str]], tmp_path: Path) -> None:
     program = FakeColmap(tmp_path / "p", once[0] / "distorted", failing="exhaustive_matcher")
-    with pytest.raises(UserError, match=r"exhaustive_matcher failed \(exit code 3\)") as error:
+    with pytest.raises(UserError, match=r"COLMAP failed \(matching, exit code 3\)") as error:
         run(bare, colmap_executable=str(program.path))
     assert str(error.value).endswith("exhaustive_matcher said this\n  and then that it cannot go on")
 
@@ -420,19 +435,6 @@ def test_what_is_no_colmap(bare: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not COLMAP: .*answered 'feature_extractor -h'"):
         run(bare, colmap_executable=echo)
     assert sorted(path.name for path in bare.iterdir()) == ["input"]
-
-
-def test_a_cancelled_program_ends(once: tuple[Path, list[str]], tmp_path: Path) -> None:
-    fake = FakeColmap(tmp_path / "p", once[0] / "distorted", hanging="mapper")
-    (tmp_path / "log").mkdir()
-    program = ColmapProgram(str(fake.path), False, tmp_path / "log")
-    thread = threading.Thread(target=program.map, args=(tmp_path / "d", tmp_path, tmp_path / "o"))
-    thread.start()
-    while not fake.calls():
-        time.sleep(0.02)
-    program.cancel()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 # --- flags --------------------------------------------------------------------------------------------------
@@ -483,7 +485,7 @@ def test_a_film_becomes_photos(once: tuple[Path, list[str]], tmp_path: Path, fak
     failing = FakeColmap(tmp_path / "failing", once[0] / "distorted", failing="feature_extractor")
     flags: dict[str, Any] = {"video": film, "fps": 4.0, "colmap_executable": str(failing.path)}
     said: list[str] = []
-    with pytest.raises(UserError, match="feature_extractor failed"):
+    with pytest.raises(UserError, match=r"COLMAP failed \(features"):
         convert(replace(ConvertConfig(scene, quiet=True), **flags), said.append)
     assert said == ["film: 24 frames in 1.9 s; the sharpest of every 1/4 s, 0 blurred ones dropped: 8 photos"]
     photos = sorted((scene / "input").iterdir())
@@ -491,14 +493,14 @@ def test_a_film_becomes_photos(once: tuple[Path, list[str]], tmp_path: Path, fak
     with Image.open(photos[0]) as image:
         assert image.size == SIZE
     said.clear()
-    with pytest.raises(UserError, match="feature_extractor failed"):
+    with pytest.raises(UserError, match=r"COLMAP failed \(features"):
         convert(replace(ConvertConfig(scene, quiet=True), **flags), said.append)
     assert said == ["film: taken before, 8 photos kept"]
     with pytest.raises(
         UserError, match="8 photos already, taken from another film or at another --fps: --overwrite"
     ):
         run(scene, video=film, fps=2.0, colmap_executable=str(failing.path))
-    with pytest.raises(UserError, match="feature_extractor failed"):
+    with pytest.raises(UserError, match=r"COLMAP failed \(features"):
         run(scene, video=film, fps=2.0, colmap_executable=str(failing.path), overwrite=True)
     assert len(list((scene / "input").iterdir())) == 4
 

@@ -1,21 +1,35 @@
-"""What a COLMAP database holds, asked while COLMAP writes to it.
+"""What a COLMAP database holds.
 
 Asked through SQLite, because COLMAP's own library would first bring an older program's file up to date.
 """
 
 import sqlite3
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 PHOTOS, PAIRS = "descriptors", "two_view_geometries"  # tables with one row for each
 
 
-def count_rows(database: Path, table: str) -> int:
-    """Finished photos or pairs; 0 where there is no database yet."""
-    rows = _ask(database, f"SELECT COUNT(*) FROM {table}")
-    return int(rows[0][0]) if rows else 0
+@contextmanager
+def opened_beside(database: Path) -> Iterator[Callable[[str], int]]:
+    """Counts the rows of a table, again and again, while COLMAP writes to the database.
+
+    COLMAP dies when it finds its database locked. Opening one locks it for a moment; reading, in the mode set
+    here, does not. So the database is opened once, before COLMAP opens it, and closed after it.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+        def count(table: str) -> int:
+            try:
+                return int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+            except sqlite3.Error:  # there is no such table yet
+                return 0
+
+        yield count
 
 
 def is_whole(database: Path) -> bool:
@@ -45,7 +59,7 @@ def remove(database: Path) -> None:
 
 
 def _ask(database: Path, query: str) -> list[Any]:
-    """The rows; none where the file is missing, damaged, busy or without the table."""
+    """The rows; none where the file is missing, damaged or without the table. Not while COLMAP runs."""
     if not database.is_file():
         return []
     try:

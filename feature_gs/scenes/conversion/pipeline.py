@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from feature_gs.errors import UserError
 from feature_gs.scenes.colmap import find_colmap_model
 from feature_gs.scenes.conversion import replacing
-from feature_gs.scenes.conversion.colmap_library import Colmap, ColmapLibrary, check_vocab_tree
+from feature_gs.scenes.conversion.colmap_library import ColmapLibrary, check_vocab_tree
+from feature_gs.scenes.conversion.colmap_process import Colmap
 from feature_gs.scenes.conversion.colmap_program import ColmapProgram
 from feature_gs.scenes.conversion.film import take_frames
 from feature_gs.scenes.conversion.folders import fresh, install, recover
@@ -106,10 +107,10 @@ def convert(config: ConvertConfig, say: Callable[[str], None] = print) -> Conver
 
 def _colmap(config: ConvertConfig, place: Layout) -> Colmap:
     if config.colmap_executable:
-        return ColmapProgram(config.colmap_executable, not config.no_gpu, place.log)
+        return ColmapProgram(config.colmap_executable, not config.no_gpu, place.distorted)
     if config.vocab_tree is not None:
         check_vocab_tree(config.vocab_tree)
-    return ColmapLibrary(not config.no_gpu, place.log)
+    return ColmapLibrary(not config.no_gpu)
 
 
 def _film(config: ConvertConfig, place: Layout, record: Record, say: Callable[[str], None]) -> None:

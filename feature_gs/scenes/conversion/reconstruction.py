@@ -4,14 +4,15 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tqdm import tqdm
+
 from feature_gs.errors import UserError
 from feature_gs.scenes.conversion import database
-from feature_gs.scenes.conversion.colmap_library import Colmap
+from feature_gs.scenes.conversion.colmap_process import Colmap, Command, placed, run
 from feature_gs.scenes.conversion.folders import fresh, install
 from feature_gs.scenes.conversion.layout import Layout
 from feature_gs.scenes.conversion.models import model_folders
 from feature_gs.scenes.conversion.photos import Photo, same_camera
-from feature_gs.scenes.conversion.progress import watch
 from feature_gs.scenes.conversion.record import Record, fingerprint
 from feature_gs.scenes.conversion.settings import ConvertConfig
 from feature_gs.scenes.source import some_of
@@ -55,7 +56,6 @@ class Reconstruction:
         Raises:
             UserError: COLMAP failed, or the photos have too little in common.
         """
-        self.place.log.mkdir(parents=True, exist_ok=True)
         self._open_database()
         if self.record.done("features", self.features_key):
             self.say("features: done before, kept")
@@ -98,67 +98,50 @@ class Reconstruction:
         camera = next((finished[name] for name in names if name in finished), None)
         todo = [name for name in names if name not in finished]
         if todo:
-            self._watch(
-                lambda: self.colmap.extract(path, self.place.input, todo, self.config.camera, camera),
-                lambda: database.count_rows(path, database.PHOTOS),
-                "features",
-                len(self.photos),
-                "photo",
-            )
+            command = self.colmap.extract(path, self.place.input, todo, self.config.camera, camera)
+            with database.opened_beside(path) as count:
+                self._run(command, lambda _: count(database.PHOTOS), "features", len(self.photos), "photo")
 
     def _name_on_disk(self, photo: Photo) -> str:
         return photo.path.relative_to(self.place.input).as_posix()
 
     def _matches(self) -> None:
-        path, count = self.place.database, len(self.photos)
+        path, photos = self.place.database, len(self.photos)
         exhaustive = self.config.matcher == "exhaustive"
-        pairs = count * (count - 1) // 2
-        if exhaustive and count > MANY:
+        pairs = photos * (photos - 1) // 2
+        if exhaustive and photos > MANY:
             self.say(
                 f"{pairs:,} pairs of photos to compare. If the photos are in order, as from a film, "
                 "--matcher sequential is far quicker (Ctrl-C, then the same command with it)."
             )
         self.record.start("matches", self.matches_key)
-        self._watch(
-            lambda: self.colmap.match(path, self.config.matcher, self.config.vocab_tree),
-            lambda: database.count_rows(path, database.PAIRS),
-            "matching",
-            pairs if exhaustive else None,
-            "pair",
-        )
+        command = self.colmap.match(path, self.config.matcher, self.config.vocab_tree)
+        with database.opened_beside(path) as count:
+            total = pairs if exhaustive else None
+            self._run(command, lambda _: count(database.PAIRS), "matching", total, "pair")
         self.record.finish("matches", self.matches_key)
 
     def _models(self) -> None:
         features, pairs = database.features_and_matches(self.place.database)
-        about = f"{statistics.median(features):.0f} features in a photo (median), {pairs} pairs that match"
+        median = statistics.median(features) if features else 0
+        about = f"{median:.0f} features in a photo (median), {pairs} pairs that match"
         if pairs == 0:
             raise UserError(f"no two photos show enough of the same things: {about}. {_ADVICE}")
         self.record.start("models", self.matches_key)
         output = fresh(self.place.half_made("sparse"))
-        self._watch(
-            lambda: self.colmap.map(self.place.database, self.place.input, output),
-            self.colmap.placed,
-            "mapping",
-            len(self.photos),
-            "photo",
-        )
+        command = self.colmap.map(self.place.database, self.place.input, output)
+        self._run(command, placed, "mapping", len(self.photos), "photo")
         if not model_folders(output):
             raise UserError(f"no camera could be placed: {about}. {_ADVICE}")
         install(output, self.place.models)
         self.record.finish("models", self.matches_key)
 
-    def _watch(
-        self, work: Callable[[], None], count: Callable[[], int], what: str, total: int | None, unit: str
+    def _run(
+        self, command: Command, count: Callable[[str], int], what: str, total: int | None, unit: str
     ) -> None:
-        quiet = self.config.quiet
-        try:
-            watch(work, self.colmap.cancel, count, what=what, total=total, unit=unit, quiet=quiet)
-        except UserError:
-            raise
-        except Exception as error:  # pycolmap lets through whatever C++ threw
-            raise UserError(
-                f"COLMAP failed ({what}): {' '.join(str(error).split())}. Its messages: {self.place.log}"
-            ) from error
+        log = self.place.log / f"{what}.log"
+        with tqdm(None, what, total, unit=unit, ncols=80, disable=self.config.quiet) as bar:
+            run(command, what, log, count, bar)
 
 
 _ADVICE = (
