@@ -1,7 +1,7 @@
 """What editing is worth on scenes of which everything is known.
 
-    python -m tests.edit_accuracy extract MODEL SCENE
-    python -m tests.edit_accuracy remove MODEL SCENE --without pot globe
+    python tests/edit_accuracy.py extract MODEL SCENE
+    python tests/edit_accuracy.py remove MODEL SCENE --without pot globe
 
 extract: every object is asked for by one point, in the test view that shows most of it, extracted (without
 what the training views hide, --drop_hidden), and its alpha compared with its label mask in the test views. An

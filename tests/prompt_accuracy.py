@@ -1,6 +1,6 @@
 """How well prompts find objects whose masks are known.
 
-    python -m tests.prompt_accuracy MODEL SCENE --teacher TEACHER --kinds point box patch everything
+    python tests/prompt_accuracy.py MODEL SCENE --teacher TEACHER --kinds point box patch everything
 
 MODEL is a trained model with features (`feature-gs lift -m MODEL -f TEACHER`), SCENE has label images
 labels/NAME.png with labels.json, TEACHER is the folder of the maps that were lifted. For each object and each
@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from code_teacher import read_labels
 from torch import Tensor
 
 from feature_gs.features.comparison import Patch
@@ -35,7 +36,6 @@ from feature_gs.queries.thresholds import nearest_group
 from feature_gs.queries.views import Box, score_images
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained, load_trained
-from tests.code_teacher import read_labels
 
 KINDS = ("point", "box", "patch", "everything")
 FOUND = 0.75  # intersection over union from which an object is one instance
