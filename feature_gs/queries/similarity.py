@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from feature_gs.features.decoders import Decoder, NoDecoder
+from feature_gs.features.decoders import Decoder, LinearDecoder, NoDecoder
 
 _NUMBERS = 1 << 22  # decoded at a time: they stay in the cache
 _TINY = 1e-12  # as `normalize`
@@ -35,6 +35,52 @@ def cosines(features: Tensor, queries: Tensor, decoder: Decoder | None = None) -
     if not parts:
         return features.new_zeros(0, len(queries))
     return torch.cat(parts).clamp(-1, 1)
+
+
+@torch.no_grad()
+def standardised(
+    features: Tensor,  # [n, c]
+    seen: Tensor,  # [n]
+    decoder: Decoder | None = None,
+) -> tuple[Tensor, Decoder | None]:
+    """Features whose decoded channels have mean 0 and variance 1 over a scene.
+
+    What all of a scene has in common says nothing about what belongs together, and keeps cosines near 1; so
+    do channels that are large everywhere. Of rows that are not seen nothing is known: they stay 0 or, behind
+    a decoder, what they were.
+
+    Args:
+        features: As the Gaussians carry them. [n, c]
+        seen: Rows that count. [n] bool
+        decoder: "linear" or "none"; None: the features are the teacher's already.
+
+    Returns:
+        Features [n, c] and a decoder for them.
+
+    Raises:
+        UserError: The decoder is conv3x3.
+    """
+    if not bool(seen.any()):
+        return features, decoder
+    known = features[seen]
+    mean = known.mean(0)
+    if decoder is None or isinstance(decoder, NoDecoder):
+        spread = _invertible((known - mean).square().mean(0).sqrt())
+        return torch.where(seen[:, None], (features - mean) / spread, 0), None
+    matrix = decoder.decode_gaussians(torch.eye(features.shape[1]).to(features)) - decoder.decode_gaussians(
+        features.new_zeros(1, features.shape[1])
+    )  # [c, C]
+    covariance = (known - mean).t() @ (known - mean) / len(known)
+    spread = _invertible(((covariance @ matrix) * matrix).sum(0).clamp_min(0).sqrt())
+    result = LinearDecoder(*matrix.shape).to(features.device)
+    result.weight.copy_((matrix / spread).t())
+    result.bias.copy_(-(mean @ matrix) / spread)
+    return features, result
+
+
+def _invertible(spread: Tensor) -> Tensor:  # [C]
+    """Standard deviations, those that are next to nothing beside the largest raised to infinity."""
+    return torch.where(spread > 1e-4 * spread.max().clamp_min(_TINY), spread, torch.inf)
 
 
 def distance_of(cosine: Tensor) -> Tensor:  # [...]
