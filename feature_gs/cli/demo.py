@@ -1,4 +1,4 @@
-"""`feature-gs demo`: makes a small scene, trains colours and features on it, and shows what came out."""
+"""`feature-gs demo`: makes a small scene, trains colours and features on it, shows it and asks it."""
 
 import json
 import os
@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import tyro
+from PIL import Image
 
+from feature_gs.cli import segment
+from feature_gs.cli.segment_settings import SegmentConfig
 from feature_gs.errors import UserError
 from feature_gs.evaluation import feature_cosines
+from feature_gs.evaluation.label_images import find_label, label_names, read_label_image
 from feature_gs.features.field import FeatureField
 from feature_gs.features.lifting import lift
 from feature_gs.features.teacher import TeacherStore, teacher_folder
@@ -34,11 +38,16 @@ _MARK = "demo.json"
 _TEACHER = "handcrafted"
 _STRIP_VIEWS = 3
 _VIDEO_FRAMES = 240
+_THING, _VIEW, _POINT = (
+    "globe",
+    "000.png",
+    (0.54, 0.42),
+)  # asked for at these shares of the picture
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Makes a small scene, trains colours and features on it, and shows what came out."""
+    """Makes a small scene, trains colours and features on it, shows what came out and points at something."""
 
     output: Path = Path("output/demo")
     """Folder for the model, the pictures and the video."""
@@ -72,12 +81,13 @@ def main(argv: list[str] | None = None) -> int:
     agreement = _compare_with_lifting(trained, field, scene, options.data)
     depths = _save_strip(options.output / "strip.png", trained, field, scene)
     write_video(options.output / "video.mp4", _frames(trained, field, scene, depths))
-    print(f"{_what_came_out(options)}\n{agreement}")
+    answer = _point_at_something(options, scene)
+    print(f"{_what_came_out(options)}\n{agreement}\n{answer}")
     print(f"All of it took {time.perf_counter() - start:.0f} s.\n\n{_what_next(options)}")
     return 0
 
 
-def prepare_scene(folder: Path, **size: int) -> str:
+def prepare_scene(folder: Path, **size: Any) -> str:
     """Makes the demo scene unless it is there and whole.
 
     Args:
@@ -175,6 +185,32 @@ def _frames(trained: Trained, field: FeatureField, scene: Scene, depths: DepthRa
         yield np.concatenate([to_uint8(output.color[0]), depth, features], axis=1)
 
 
+def _point_at_something(options: DemoOptions, scene: Scene) -> str:
+    """Asks for a thing by a point in one test view; says how well the masks of all test views show it."""
+    camera = next(view.camera for view in scene.test if view.camera.name == _VIEW)
+    point = (round(_POINT[0] * camera.width), round(_POINT[1] * camera.height))
+    segment.run(
+        SegmentConfig(
+            model_path=options.output, name=_THING, view=_VIEW, point=(point,), views="test", quiet=True
+        )
+    )
+    folder = options.output / "queries" / _THING
+    label = find_label(_THING, label_names(options.data))
+    shared = together = 0
+    for view in scene.test:
+        mask = read_label_image(folder / "masks" / view.camera.name) > 0
+        true = read_label_image(options.data / "labels" / view.camera.name) == label
+        shared, together = shared + int((mask & true).sum()), together + int((mask | true).sum())
+    names = [view.camera.name for view in scene.test][:_STRIP_VIEWS]
+    overlays = [np.asarray(Image.open(folder / "overlay" / name).convert("RGB")) for name in names]
+    captions = [f"one point in {name}" if name == _VIEW else f"its answer in {name}" for name in names]
+    save_picture(options.output / "prompt.png", picture_strip([overlays], captions))
+    return (
+        f"A point on the {_THING} in one of them, answered in all: the masks share "
+        f"{100 * shared / max(1, together):.0f} %\nwith the true ones (intersection over union)."
+    )
+
+
 def _what_came_out(options: DemoOptions) -> str:
     entry = json.loads((options.output / "results.json").read_text())[f"iteration_{options.iterations}"]
     test = entry["test"]
@@ -188,6 +224,7 @@ def _what_next(options: DemoOptions) -> str:
     activate = "source .venv/bin/activate\n  " if Path(sys.prefix) == Path.cwd() / ".venv" else ""
     return (
         f"Pictures  {options.output / 'strip.png'}   {' | '.join(FEATURE_CAPTIONS)}\n"
+        f"Asked     {options.output / 'prompt.png'}   one point, answered in other views\n"
         f"Video     {options.output / 'video.mp4'}   render | depth | feature PCA\n"
         f"Figures   {options.output / 'results.json'}\n"
         f"Model     {ply_path(options.output, options.iterations)}\n"
