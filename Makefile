@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: install demo test test-slow lint format benchmark sanitize sanitize-cuda cuda-compile clean help
+.PHONY: install demo test test-slow lint format benchmark sanitize sanitize-cuda cuda-compile test-gpu clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo 'make sanitize       the tests of the C++ core under AddressSanitizer and UBSan'
 	@echo 'make sanitize-cuda  the tests of the CUDA kernels, on the CPU, under the same'
 	@echo 'make cuda-compile   compile the CUDA kernels with nvcc; registers of each (needs no GPU)'
+	@echo 'make test-gpu       on a machine with a GPU: its kernels tested, sanitized and timed'
 	@echo 'make install        only the environment in .venv, with feature_gs compiled into it'
 	@echo 'make clean          remove what was compiled and cached; .venv, data and output stay'
 	@echo
@@ -111,6 +112,9 @@ sanitize-cuda: install
 
 cuda-compile: install
 	$(BIN)/python tests/cuda_compile.py $(ARGS)
+
+test-gpu: install
+	bash tests/gpu/run.sh $(ARGS)
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache feature_gs/_C*.so $(VENV)/.installed
