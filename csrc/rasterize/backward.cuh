@@ -51,7 +51,8 @@ struct PixelGrads {
     const T through = quick_reciprocal(T(1) - alpha);
     t *= through;
     const T w = alpha * t;
-    const T q = fma(r.color[0], color[0], fma(r.color[1], color[1], fma(r.color[2], color[2], fma(r.depth, z, pulled))));
+    const T q_color = fma(r.color[0], color[0], fma(r.color[1], color[1], r.color[2] * color[2]));
+    const T q = fma(r.depth, z, q_color + pulled);
     const T g_alpha = t * q - through * behind;
     behind = fma(w, q, behind);
     const T m = raw <= T(kMaxAlpha) ? alpha * g_alpha : T(0);

@@ -60,8 +60,8 @@ __device__ __forceinline__ T sum_over_half(T value) {
 // Writes the rows of weights of places first .. first + count - 1 of the list: sums over 4x4 blocks [count][kBlocks]
 // averaged over the cells. Without sums, zeros.
 template <class T>
-__device__ void write_cell_weights(const RasterizeInputs<T>& in, const Tile2D& tile, const T (*sums)[kBlocks], int first,
-                                   int count, T* weights) {
+__device__ void write_cell_weights(const RasterizeInputs<T>& in, const Tile2D& tile, const T (*sums)[kBlocks],
+                                   int first, int count, T* weights) {
   const int cells = in.cells_per_tile(), side = in.cell / kBlock;  // of a cell, in blocks
   const int across = kTile / in.cell;
   for (int k = threadIdx.x; k < count * cells; k += kTileThreads) {
