@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) count_weights_kernel(Compress<T> c) 
       c.in_block[slot] = static_cast<uint16_t>(before + __popc(found.lanes[r] & ((1u << lane_of_warp()) - 1)));
       const int32_t tile = c.slot_tiles[slot];
       const int64_t view = c.batch > 1 ? c.owner(slot) / c.gaussians : 0;
-      if (tile < view * c.tiles || tile >= (view + 1) * c.tiles) *c.broken = 1;
+      if (tile < view * c.tiles || tile >= (view + 1) * c.tiles) atomicMax(c.broken, 1);
     }
     before += __popc(found.lanes[r]);
   }
