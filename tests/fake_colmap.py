@@ -3,13 +3,11 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 _SOURCE = """#!{python}
-import json, os, shutil, signal, sqlite3, sys, time
+import json, os, shutil, sqlite3, sys, time
 stage, arguments = sys.argv[1], sys.argv[2:]
-def end(*_):
-    open({ended!r}, "w").write("terminated")
-    sys.exit(1)
 if arguments == ["-h"]:
     print("--database_path arg", *{options!r})
     sys.exit(0)
@@ -17,7 +15,7 @@ flags = dict(zip(arguments[::2], arguments[1::2]))
 listing = flags.get("--image_list_path")
 names = open(listing, encoding="utf-8").read().splitlines() if listing else None
 with open({calls!r}, "a", encoding="utf-8") as file:
-    file.write(json.dumps([stage, arguments, names]) + "\\n")
+    file.write(json.dumps([stage, arguments, names, os.getpid()]) + "\\n")
 print(stage, "said this", flush=True)
 if stage == {failing!r} == "mapper":
     os.makedirs(flags["--output_path"] + "/0")
@@ -26,7 +24,6 @@ if stage == {failing!r}:
     print("and then that it cannot go on", file=sys.stderr)
     sys.exit(3)
 if stage == {hanging!r}:
-    signal.signal(signal.SIGTERM, end)
     time.sleep(600)
 if stage == "feature_extractor":
     sqlite3.connect({database!r}).backup(sqlite3.connect(flags["--database_path"]))
@@ -43,7 +40,7 @@ class FakeColmap:
         distorted: Folder with database.db and sparse/, which it hands out as its own.
         options: What it shows when asked for its options.
         failing: The stage at which it fails.
-        hanging: The stage at which it hangs; told to end, it writes that to the file `ended`.
+        hanging: The stage at which it hangs.
     """
 
     def __init__(
@@ -62,7 +59,6 @@ class FakeColmap:
             python=sys.executable,
             options=options,
             calls=str(self._calls),
-            ended=str(folder / "ended"),
             failing=failing,
             hanging=hanging,
             database=str(distorted / "database.db"),
@@ -73,7 +69,15 @@ class FakeColmap:
 
     def calls(self) -> list[tuple[str, dict[str, str], list[str] | None]]:
         """Stage, flags, and the listed photos of each call, in order."""
+        return [
+            (stage, dict(zip(a[::2], a[1::2], strict=True)), names) for stage, a, names, _ in self._lines()
+        ]
+
+    def last_process(self) -> int:
+        """Id of the process of the last call."""
+        return int(self._lines()[-1][3])
+
+    def _lines(self) -> list[Any]:
         if not self._calls.exists():
             return []
-        calls = [json.loads(line) for line in self._calls.read_text(encoding="utf-8").splitlines()]
-        return [(stage, dict(zip(a[::2], a[1::2], strict=True)), names) for stage, a, names in calls]
+        return [json.loads(line) for line in self._calls.read_text(encoding="utf-8").splitlines()]

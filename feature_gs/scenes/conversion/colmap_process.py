@@ -85,7 +85,7 @@ def run(command: Command, what: str, log: Path, count: Callable[[str], int], bar
         code = process.wait()
     finally:
         if process.poll() is None:
-            process.terminate()
+            process.kill()  # nothing of it is trusted but the database, which bears it
             process.wait()
     if code != 0:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
