@@ -511,9 +511,7 @@ def test_a_film_becomes_photos(once: tuple[Path, list[str]], tmp_path: Path, fak
     with pytest.raises(UserError, match=r"COLMAP failed \(features"):
         convert(replace(ConvertConfig(scene, quiet=True), **flags), said.append)
     assert said == ["film: taken before, 8 photos kept"]
-    with pytest.raises(
-        UserError, match="8 photos already, taken from another film or at another --fps: --overwrite"
-    ):
+    with pytest.raises(UserError, match="8 photos already, of another film or --fps. --overwrite"):
         run(scene, video=film, fps=2.0, colmap_executable=str(failing.path))
     with pytest.raises(UserError, match=r"COLMAP failed \(features"):
         run(scene, video=film, fps=2.0, colmap_executable=str(failing.path), overwrite=True)

@@ -120,22 +120,18 @@ def _film(config: ConvertConfig, place: Layout, record: Record, say: Callable[[s
         while block := file.read(1 << 22):
             digest.update(block)
     key = fingerprint(digest.hexdigest(), config.fps)
+    folder = place.half_made("input")
     there = index_images(place.input) if place.input.is_dir() else {}
-    if there and record.done("film", key):
+    if there and record.started("film", key) and not folder.exists():
         say(f"film: taken before, {len(there)} photos kept")
         return
     if there:
-        ours = record.started("film") and all(re.fullmatch(r"frame_\d{6}\.jpg", name) for name in there)
-        if not (ours and replacing.may_replace(config, record)):
-            what = (
-                "taken from another film or at another --fps: --overwrite replaces them"
-                if ours
-                else "of yours"
-            )
-            advice = "" if ours else ". Move them away, or leave out --video"
-            raise UserError(f"--video: {place.input} holds {len(there)} photos already, {what}{advice}.")
-    folder = fresh(place.half_made("input"))
-    frames = take_frames(config.video, config.fps, folder, quiet=config.quiet)
+        about = f"--video: {place.input} holds {len(there)} photos already"
+        if not (record.started("film") and all(re.fullmatch(r"frame_\d{6}\.jpg", name) for name in there)):
+            raise UserError(f"{about}, of yours. Move them away, or leave out --video.")
+        if not replacing.may_replace(config, record):
+            raise UserError(f"{about}, of another film or --fps. --overwrite replaces them.")
+    frames = take_frames(config.video, config.fps, fresh(folder), quiet=config.quiet)
     say(
         f"film: {frames.seen} frames in {frames.seconds:.1f} s; the sharpest of every 1/{config.fps:g} s, "
         f"{frames.blurred} blurred ones dropped: {frames.kept} photos"
@@ -145,7 +141,7 @@ def _film(config: ConvertConfig, place: Layout, record: Record, say: Callable[[s
             f"--video {config.video}: {frames.kept} photos of {frames.seconds:.1f} s are too few, at least "
             f"{FEWEST} are needed: raise --fps."
         )
-    record.start("film", key)
+    record.start("film", key)  # only now: the frames are whole
     install(folder, place.input)
     record.finish("film", key)
 
@@ -169,7 +165,8 @@ def _reconstructed_model(
     model, messages = choose_model(read_models(place.models), [photo.name for photo in photos], place.models)
     for message in messages:
         say(message)
-    return [photo for photo in photos if photo.name in set(model.registered)], model
+    registered = set(model.registered)
+    return [photo for photo in photos if photo.name in registered], model
 
 
 def _given_model(
