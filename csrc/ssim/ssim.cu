@@ -1,5 +1,6 @@
-// CUDA twin of ssim (formulas: ssim.h). A block filters a tile of one image, channel after channel: it reads the tile
-// and its border into shared memory, filters along x into shared memory and along y in registers.
+// CUDA twin of ssim (formulas: ssim.h). A block filters a tile of one image, up to four channels at a time, whose
+// numbers lie side by side: along y from the maps into shared memory, along x from there, and the results go through
+// shared memory once more, so that whole rows of numbers are read and written.
 #include <tuple>
 
 #include "../cuda/block.h"
@@ -9,97 +10,128 @@
 namespace fgs {
 namespace {
 
-constexpr int kWide = 32, kTall = 16;  // pixels of a tile
-constexpr int kWideRead = kWide + 2 * kReach, kTallRead = kTall + 2 * kReach;
-constexpr int kThreads = 256, kRows = kTall * kWide / kThreads;  // rows of a tile that one thread filters along y
+constexpr int kWide = 32, kTall = 8;   // pixels of a tile
+constexpr int kColumns = kWide + 2 * kReach;  // pixels that a row of it depends on
+constexpr int kMaxChannels = 4;
+constexpr int kThreads = 128;
+constexpr int kRun = 4;                // neighbours that a thread filters in one go, reading kRun + 10 numbers
+constexpr int kResults = 3;            // numbers that come of each place
 
 template <class T, int M>
 struct Values {
   T at[M];
 };
 
-// Where a block stands.
+// Where a block works.
 struct Tile {
-  int64_t image;      // of the batch
-  int64_t left, top;  // pixels
-  __device__ Tile(const ImageShape& shape, int64_t index) {
-    const int64_t across = (shape.width + kWide - 1) / kWide, down = (shape.height + kTall - 1) / kTall;
-    image = index / (across * down);
-    left = index % across * kWide, top = index / across % down * kTall;
+  int image;                   // of the batch
+  int64_t left, top, channel;  // first pixel, first channel
+  int channels;
+
+  __device__ Tile(const ImageShape& shape, unsigned index) {
+    const unsigned across = static_cast<unsigned>((shape.width + kWide - 1) / kWide);
+    const unsigned down = static_cast<unsigned>((shape.height + kTall - 1) / kTall);
+    const unsigned parts = static_cast<unsigned>((shape.channels + kMaxChannels - 1) / kMaxChannels);
+    channel = index % parts * kMaxChannels;
+    left = index / parts % across * kWide;
+    top = index / parts / across % down * kTall;
+    image = static_cast<int>(index / parts / across / down);
+    channels = shape.channels - channel < kMaxChannels ? static_cast<int>(shape.channels - channel) : kMaxChannels;
   }
 };
 
-int64_t tiles_of(const ImageShape& shape) {
-  return shape.batch * ((shape.width + kWide - 1) / kWide) * ((shape.height + kTall - 1) / kTall);
+int64_t tiles_of_image(const ImageShape& shape) {
+  return ((shape.width + kWide - 1) / kWide) * ((shape.height + kTall - 1) / kTall) *
+         ((shape.channels + kMaxChannels - 1) / kMaxChannels);
 }
 
-// Shared memory of a block: S maps as read, M maps as filtered along x.
-template <class T, int S, int M>
-struct Shared {
-  T read[S][kTallRead][kWideRead];
-  T filtered[M][kTallRead][kWide];
-};
-
-// Reads one channel of S maps around the tile; zeros outside the image.
-template <class T, int S, int M>
-__device__ void read_tile(const T* const (&maps)[S], const ImageShape& shape, const Tile& tile, int64_t channel,
-                          Shared<T, S, M>& shared) {
-  for (int i = threadIdx.x; i < kTallRead * kWideRead; i += kThreads) {
-    const int row = i / kWideRead, column = i % kWideRead;
-    const int64_t x = tile.left + column - kReach, y = tile.top + row - kReach;
-    const bool inside = x >= 0 && x < shape.width && y >= 0 && y < shape.height;
-    const int64_t from = ((tile.image * shape.height + y) * shape.width + x) * shape.channels + channel;
-#pragma unroll
-    for (int s = 0; s < S; ++s) shared.read[s][row][column] = inside ? maps[s][from] : T(0);
-  }
+// Shared memory for M maps filtered along y, and for the results.
+template <class T>
+size_t shared_bytes(const ImageShape& shape, int M) {
+  const int64_t channels = shape.channels < kMaxChannels ? shape.channels : kMaxChannels;
+  return static_cast<size_t>(kTall * channels * (M * kColumns + kResults * kWide)) * sizeof(T);
 }
 
-// Filters along x what make(values as read) gives at every place.
-template <class T, int S, int M, class Make>
-__device__ void filter_along_x(Shared<T, S, M>& shared, const Make& make) {
-  for (int i = threadIdx.x; i < kTallRead * kWide; i += kThreads) {
-    const int row = i / kWide, column = i % kWide;
-    Values<T, M> sum{};
+// Filters kRun neighbours at once: read(k) gives the maps' values k = 0 .. kRun + 9 places behind the first that counts.
+template <class T, int M, class Read>
+__device__ void filter_run(const Read& read, Values<T, M> (&sums)[kRun]) {
 #pragma unroll
-    for (int k = 0; k < kTaps; ++k) {
-      Values<T, S> read;
+  for (int k = 0; k < kRun + kTaps - 1; ++k) {
+    const Values<T, M> value = read(k);
 #pragma unroll
-      for (int s = 0; s < S; ++s) read.at[s] = shared.read[s][row][column + k];
-      const Values<T, M> value = make(read);
+    for (int r = 0; r < kRun; ++r) {
+      if (k < r || k - r >= kTaps) continue;
 #pragma unroll
-      for (int m = 0; m < M; ++m) sum.at[m] += window_weight<T>(k) * value.at[m];
-    }
-#pragma unroll
-    for (int m = 0; m < M; ++m) shared.filtered[m][row][column] = sum.at[m];
-  }
-}
-
-// Filters along y, for the kRows places below each other that belong to this thread.
-template <class T, int S, int M>
-__device__ void filter_along_y(const Shared<T, S, M>& shared, Values<T, M> (&sums)[kRows]) {
-  const int column = threadIdx.x % kWide, first = threadIdx.x / kWide * kRows;
-#pragma unroll
-  for (int m = 0; m < M; ++m) {
-    T values[kRows + 2 * kReach];
-#pragma unroll
-    for (int k = 0; k < kRows + 2 * kReach; ++k) values[k] = shared.filtered[m][first + k][column];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      sums[r].at[m] = T(0);
-#pragma unroll
-      for (int k = 0; k < kTaps; ++k) sums[r].at[m] += window_weight<T>(k) * values[r + k];
+      for (int m = 0; m < M; ++m) sums[r].at[m] += window_weight<T>(k - r) * value.at[m];
     }
   }
 }
 
-// Calls visit(row of this thread, place in the maps) for this thread's places inside the image.
-template <class Visit>
-__device__ void each_place(const ImageShape& shape, const Tile& tile, int64_t channel, const Visit& visit) {
-  const int64_t x = tile.left + threadIdx.x % kWide, first = tile.top + threadIdx.x / kWide * kRows;
+// Filters what make(values of the maps) gives at every place, zeros outside the image; finish(filtered) makes the
+// results of a place, and store(place in the maps, results) is called for each place of the tile inside the image.
+template <class T, int S, int M, class Make, class Finish, class Store>
+__device__ void filter_tile(const T* const (&maps)[S], const ImageShape& shape, const Tile& tile, const Make& make,
+                            const Finish& finish, const Store& store) {
+  const int channels = tile.channels, columns = kColumns * channels, width = kWide * channels;
+  T* along_y = dynamic_shared<T>();               // [M][kTall][columns]
+  T* results = along_y + M * kTall * columns;     // [kResults][kTall][width]
+  const int64_t row_stride = shape.width * shape.channels;
+  const auto place_of = [&](int64_t x, int64_t y, int channel) {
+    return ((tile.image * shape.height + y) * shape.width + x) * shape.channels + tile.channel + channel;
+  };
+
+  for (int task = threadIdx.x; task < kTall / kRun * columns; task += kThreads) {
+    const int column = task % columns, row = task / columns * kRun;
+    const int64_t x = tile.left + column / channels - kReach, y = tile.top + row - kReach;
+    const bool inside = x >= 0 && x < shape.width;
+    const int64_t from = place_of(x, y, column % channels);
+    Values<T, M> sums[kRun] = {};
+    filter_run<T, M>(
+        [&](int k) {
+          Values<T, S> value;
+          const bool here = inside && y + k >= 0 && y + k < shape.height;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r)
-    if (x < shape.width && first + r < shape.height)
-      visit(r, ((tile.image * shape.height + first + r) * shape.width + x) * shape.channels + channel);
+          for (int s = 0; s < S; ++s) value.at[s] = here ? maps[s][from + k * row_stride] : T(0);
+          return make(value);
+        },
+        sums);
+#pragma unroll
+    for (int r = 0; r < kRun; ++r)
+#pragma unroll
+      for (int m = 0; m < M; ++m) along_y[(m * kTall + row + r) * columns + column] = sums[r].at[m];
+  }
+  __syncthreads();
+
+  for (int task = threadIdx.x; task < kTall * width / kRun; task += kThreads) {
+    const int channel = task % channels, run = task / channels % (kWide / kRun), row = task / (width / kRun);
+    const T* from = along_y + row * columns + run * kRun * channels + channel;
+    Values<T, M> sums[kRun] = {};
+    filter_run<T, M>(
+        [&](int k) {
+          Values<T, M> value;
+#pragma unroll
+          for (int m = 0; m < M; ++m) value.at[m] = from[m * kTall * columns + k * channels];
+          return value;
+        },
+        sums);
+#pragma unroll
+    for (int r = 0; r < kRun; ++r) {
+      if (tile.left + run * kRun + r >= shape.width || tile.top + row >= shape.height) continue;
+      const Values<T, kResults> value = finish(sums[r]);
+#pragma unroll
+      for (int i = 0; i < kResults; ++i)
+        results[(i * kTall + row) * width + (run * kRun + r) * channels + channel] = value.at[i];
+    }
+  }
+  __syncthreads();
+
+  for (int i = threadIdx.x; i < kTall * width; i += kThreads) {
+    const int column = i % width, row = i / width;
+    const int64_t x = tile.left + column / channels, y = tile.top + row;
+    if (x >= shape.width || y >= shape.height) continue;
+    store(place_of(x, y, column % channels),
+          Values<T, kResults>{{results[i], results[i + kTall * width], results[i + 2 * kTall * width]}});
+  }
 }
 
 template <class T>
@@ -112,28 +144,24 @@ struct Forward {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> f) {
-  __shared__ Shared<T, 2, 4> shared;
   __shared__ double parts[kThreads / kWarp];
   const Tile tile(f.shape, blockIdx.x);
   const T* const maps[2] = {f.image, f.target};
   double sum = 0;
-  for (int64_t channel = 0; channel < f.shape.channels; ++channel) {
-    read_tile(maps, f.shape, tile, channel, shared);
-    __syncthreads();
-    filter_along_x(shared, [](const Values<T, 2>& v) {
-      const T x = v.at[0], y = v.at[1];
-      return Values<T, 4>{{x, y, x * x + y * y, x * y}};
-    });
-    __syncthreads();
-    Values<T, 4> filtered[kRows];
-    filter_along_y(shared, filtered);
-    each_place(f.shape, tile, channel, [&](int r, int64_t place) {
-      const T(&v)[4] = filtered[r].at;
-      const Similarity<T> s = similarity(v[0], v[1], v[2], v[3]);
-      f.d_mean[place] = s.d_mean, f.d_square[place] = s.d_square, f.d_cross[place] = s.d_cross;
-      sum += static_cast<double>(s.value);
-    });
-  }
+  filter_tile<T, 2, 4>(
+      maps, f.shape, tile,
+      [](const Values<T, 2>& v) {
+        const T x = v.at[0], y = v.at[1];
+        return Values<T, 4>{{x, y, x * x + y * y, x * y}};
+      },
+      [&](const Values<T, 4>& v) {
+        const Similarity<T> s = similarity(v.at[0], v.at[1], v.at[2], v.at[3]);
+        sum += static_cast<double>(s.value);
+        return Values<T, 3>{{s.d_mean, s.d_square, s.d_cross}};
+      },
+      [&](int64_t place, const Values<T, 3>& v) {
+        f.d_mean[place] = v.at[0], f.d_square[place] = v.at[1], f.d_cross[place] = v.at[2];
+      });
   sum = block_sum<kThreads>(sum, parts);
   if (threadIdx.x == 0) f.sums[blockIdx.x] = sum;
 }
@@ -157,22 +185,13 @@ struct Backward {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<T> f) {
-  __shared__ Shared<T, 3, 3> shared;
   const Tile tile(f.shape, blockIdx.x);
   const T* const maps[3] = {f.d_mean, f.d_square, f.d_cross};
   const T scale = f.grad[tile.image] / T(f.shape.image());
-  for (int64_t channel = 0; channel < f.shape.channels; ++channel) {
-    read_tile(maps, f.shape, tile, channel, shared);
-    __syncthreads();
-    filter_along_x(shared, [](const Values<T, 3>& v) { return v; });
-    __syncthreads();
-    Values<T, 3> filtered[kRows];
-    filter_along_y(shared, filtered);
-    each_place(f.shape, tile, channel, [&](int r, int64_t place) {
-      const T(&v)[3] = filtered[r].at;
-      f.out[place] = scale * (v[0] + T(2) * f.image[place] * v[1] + f.target[place] * v[2]);
-    });
-  }
+  const auto as_it_is = [](const Values<T, 3>& v) { return v; };
+  filter_tile<T, 3, 3>(maps, f.shape, tile, as_it_is, as_it_is, [&](int64_t place, const Values<T, 3>& v) {
+    f.out[place] = scale * (v.at[0] + T(2) * f.image[place] * v.at[1] + f.target[place] * v.at[2]);
+  });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> ssim_cuda(Tensor image, Tensor target) {
@@ -183,16 +202,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ssim_cuda(Tensor image, Tensor target
   Tensor mean = torch::stable::new_empty(image, {shape.batch});
   Tensor d_mean = torch::stable::empty_like(image), d_square = torch::stable::empty_like(image),
          d_cross = torch::stable::empty_like(image);
-  const int64_t tiles = tiles_of(shape);
+  const int64_t tiles = shape.batch * tiles_of_image(shape);
   Tensor sums = scratch<double>(image, tiles);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
     double* sum = mutable_data<double>(sums);
-    launch({blocks_for(tiles, 1), kThreads, device.stream}, forward_kernel<T>,
+    launch({blocks_for(tiles, 1), kThreads, device.stream, shared_bytes<T>(shape, 4)}, forward_kernel<T>,
            Forward<T>{shape, data<T>(image), data<T>(target), mutable_data<T>(d_mean), mutable_data<T>(d_square),
                       mutable_data<T>(d_cross), sum});
-    if (shape.batch)
-      launch({blocks_for(shape.batch, 1), kThreads, device.stream}, mean_kernel<T>, sum, tiles / shape.batch,
+    launch({blocks_for(shape.batch, 1), kThreads, device.stream}, mean_kernel<T>, sum, tiles_of_image(shape),
              shape.image(), mutable_data<T>(mean));
   };
   kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
@@ -210,7 +228,8 @@ Tensor ssim_backward_cuda(Tensor grad, Tensor image, Tensor target, Tensor d_mea
   Tensor out = torch::stable::empty_like(image);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
-    launch({blocks_for(tiles_of(shape), 1), kThreads, device.stream}, backward_kernel<T>,
+    launch({blocks_for(shape.batch * tiles_of_image(shape), 1), kThreads, device.stream, shared_bytes<T>(shape, 3)},
+           backward_kernel<T>,
            Backward<T>{shape, data<T>(grad), data<T>(image), data<T>(target), data<T>(d_mean), data<T>(d_square),
                        data<T>(d_cross), mutable_data<T>(out)});
   };
