@@ -36,7 +36,7 @@ def neighbour_distances(points: Tensor) -> Tensor:  # [P, 3]
     if count < 2:
         squared = np.zeros(count)
     else:
-        positions = points.numpy().astype(np.float64)
+        positions = points.cpu().numpy().astype(np.float64)
         neighbours = min(_NEIGHBOURS, count - 1)
         # The nearest one is the point itself (or a duplicate of it, at the same distance 0).
         nearest, _ = cKDTree(positions).query(positions, k=neighbours + 1, workers=-1)
