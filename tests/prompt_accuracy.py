@@ -15,7 +15,6 @@ test views, in the view of the prompt, and of the teacher in the view of the pro
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,22 +79,20 @@ class Bench:
             maps = {camera.name: teacher_map(store, views[camera.name]) for camera in cameras}
         return cls(trained, field, cameras, labels, objects, maps)
 
-    def prompts(self) -> Iterator[tuple[int, Camera, Tensor]]:
-        """Each object in each view that shows it: label, view, mask."""
-        for label in self.objects:
-            for camera in self.cameras:
+    def prompts(self, camera: Camera) -> dict[int, Tensor]:
+        """The masks of the objects that a view shows, by label. [H, W] each"""
+        masks = {label: self.labels[camera.name] == label for label in self.objects}
+        return {label: mask for label, mask in masks.items() if mask.any()}
+
+    def ious(self, answers: dict[int, Tensor]) -> dict[int, dict[str, float]]:  # [N] each
+        """Intersection over union of answers with their objects, by label and name of the view."""
+        found: dict[int, dict[str, float]] = {label: {} for label in answers}
+        for camera in self.cameras:
+            images = score_images(self.trained, camera, torch.stack([*answers.values()], dim=1)).cpu() > 0.5
+            for label, image in zip(answers, images.unbind(2), strict=True):
                 mask = self.labels[camera.name] == label
                 if mask.any():
-                    yield label, camera, mask
-
-    def ious(self, label: int, scores: Tensor) -> dict[str, float]:  # [N]
-        """Intersection over union of an answer with an object in each view that shows it, by its name."""
-        found = {}
-        for camera in self.cameras:
-            mask = self.labels[camera.name] == label
-            if mask.any():
-                image = score_images(self.trained, camera, scores[:, None])[..., 0].cpu()
-                found[camera.name] = iou(image > 0.5, mask)
+                    found[label][camera.name] = iou(image, mask)
         return found
 
 
@@ -164,15 +161,17 @@ def measure_prompts(bench: Bench, kind: str, size: float) -> dict[str, float]:
     here: dict[int, list[float]] = {label: [] for label in bench.objects}
     taught: dict[int, list[float]] = {label: [] for label in bench.objects}
     seconds = []
-    for label, camera, mask in bench.prompts():
-        started = time.perf_counter()
-        answer = ask(bench, kind, camera, mask, size)
-        seconds.append(time.perf_counter() - started)
-        found = bench.ious(label, answer.scores)
-        everywhere[label].append(sum(found.values()) / len(found))
-        here[label].append(found[camera.name])
-        if bench.teacher:
-            taught[label].append(iou(ask_teacher(bench.teacher[camera.name], kind, mask, size), mask))
+    for camera in bench.cameras:
+        answers = {}
+        for label, mask in bench.prompts(camera).items():
+            started = time.perf_counter()
+            answers[label] = ask(bench, kind, camera, mask, size).scores
+            seconds.append(time.perf_counter() - started)
+            if bench.teacher:
+                taught[label].append(iou(ask_teacher(bench.teacher[camera.name], kind, mask, size), mask))
+        for label, found in bench.ious(answers).items():
+            everywhere[label].append(_mean([*found.values()]))
+            here[label].append(found[camera.name])
     print(f"\n{kind}: object, all views, view of the prompt, teacher in that view, worst prompt")
     for label, name in bench.objects.items():
         means = [_mean(values[label]) for values in (everywhere, here, taught)]

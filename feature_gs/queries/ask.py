@@ -22,7 +22,7 @@ from feature_gs.queries.merging import MaskMerger
 from feature_gs.queries.sam import SamDecoder
 from feature_gs.queries.sam_view import SamView
 from feature_gs.queries.selection import Selection
-from feature_gs.queries.similarity import cosines, distance_of, mean_direction, standardised
+from feature_gs.queries.similarity import cosines, distance_of, evened, mean_direction
 from feature_gs.queries.thresholds import Split, nearest_group
 from feature_gs.queries.views import Box, Point, check_points, point_map, votes
 from feature_gs.scenes import Camera
@@ -212,7 +212,7 @@ def gaussian_nodes(trained: Trained, field: FeatureField) -> Nodes:
     graph = gaussian_graph(trained.model, field.seen.cpu().numpy())
     places = trained.model.means.detach().cpu().double().numpy()
     decoder = None if field.decoder.kind == "conv3x3" else field.decoder
-    return Nodes(*standardised(field.features, field.seen, decoder), graph, places)
+    return Nodes(*evened(field.features, field.seen, decoder), graph, places)
 
 
 def _from_mask(

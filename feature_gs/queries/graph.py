@@ -97,6 +97,13 @@ class Graph:
         names, numbered = np.unique(labels, return_inverse=True)
         return np.asarray(numbered - int(names[0] == -1))
 
+    def widened(self, inside: Mask) -> Mask:  # [n] -> [n]
+        """Some nodes with their neighbours, and those that follow one of them."""
+        wide = inside.copy()
+        wide[self.second[inside[self.first]]] = True
+        wide[self.first[inside[self.second]]] = True
+        return inside | wide[self.leader]
+
     def cores(self, inside: Mask) -> tuple[Mask, Mask]:  # [n] -> [n], [n]
         """Nodes inside that have only such neighbours, and nodes outside that have only those outside."""
         own = self.leader == np.arange(len(self))

@@ -29,10 +29,11 @@ _RIDGE = 1e-2  # of the mean variance of a channel
 _ROUNDS = 4  # of a box: look, parts, and again
 _HIDDEN = 0.05  # of the visible area that a visible node usually has; with less it is hidden
 _HELD = 0.8  # share of a part that is in its box
-_LEAST = 0.1  # share of a box that a thing fills
+_LEAST = 0.03  # share of a box that a thing fills
 _BESIDE = 0.2  # share of the largest part that another one needs
 _PRIOR = 4.0  # weight of the features beside a mask's votes, pixels
-_LIGHT = 0.05  # length of a way through what equals the seeds, beside the squared distance of unit features
+_ALIKE = 0.3  # difference of squared distances up to which a node resembles both of two floods' seeds
+_STRANGE = 20.0  # how much longer a way is where that difference is 1
 _TOUCHING = 1e-9  # length of the way between nodes at one place
 
 
@@ -75,7 +76,8 @@ def grow_from_points(nodes: Nodes, positives: Sequence[Tensor], negatives: Seque
     level = standstill(wanted.levels[~forbidden], wanted.start, wanted.heights[~forbidden])
     inside = ~forbidden & (wanted.levels <= level)
     scores = _discriminate(nodes, *nodes.graph.cores(inside), inside)
-    scores[forbidden] = 0
+    near = nodes.graph.widened(nodes.graph.widened(inside))  # as far as features of the border are mixtures
+    scores[forbidden | ~near] = 0
     scores[wanted.seeds] = 1
     return _connected(nodes.graph, scores, wanted.seeds)
 
@@ -180,16 +182,19 @@ class _Flood:
     def lost_to(self, other: "_Flood", graph: Graph, places: Array) -> Mask:  # [n, d] -> [n]
         """Nodes that are nearer to the seeds of another flood.
 
-        Ways are as long as they are in space, longer through what does not resemble the seeds: between things
-        that look alike the distance decides, elsewhere the look.
+        Ways are as long as they are in space, and longer through what resembles the other flood's seeds more:
+        between things that look alike the distance decides, elsewhere the look.
         """
         lengths = np.linalg.norm(places[graph.first] - places[graph.second], axis=1) + _TOUCHING
-        own, others = (
-            graph.distances(lengths * (_LIGHT + squares[graph.first] + squares[graph.second]), flood.seeds)
-            for flood in (self, other)
-            for squares in (flood.heights**2,)
-        )
-        return np.asarray(others < own)
+
+        def far(flood: _Flood, from_: Array) -> Array:
+            stranger = np.maximum(from_ - _ALIKE, 0)
+            return graph.distances(
+                lengths * (1 + _STRANGE * (stranger[graph.first] + stranger[graph.second])), flood.seeds
+            )
+
+        excess = self.heights**2 - other.heights**2
+        return np.asarray(far(other, -excess) < far(self, excess))
 
 
 def _discriminate(
@@ -270,8 +275,5 @@ def _connected(graph: Graph, scores: Array, seeds: NDArray[np.integer]) -> Tenso
     solid = scores > 0.5
     labels = graph.components(solid)
     kept = solid & np.isin(labels, np.unique(labels[seeds[solid[seeds]]]))
-    border = np.zeros(len(scores), dtype=bool)
-    border[graph.second[kept[graph.first]]] = True
-    border[graph.first[kept[graph.second]]] = True
-    beside = (kept | border)[graph.leader]
-    return torch.from_numpy(np.where(beside & (kept | ~solid), scores, 0.0)).float()
+    border = graph.widened(kept) & ~solid
+    return torch.from_numpy(np.where(kept | border, scores, 0.0)).float()

@@ -12,6 +12,7 @@ from feature_gs.features.field import FeatureField
 from feature_gs.features.rendering import FeatureMap, decoded_solid, enlarged
 from feature_gs.queries.graph import grid_graph
 from feature_gs.queries.growing import Nodes, grow_from_box, grow_from_points
+from feature_gs.queries.similarity import evened
 from feature_gs.queries.views import Box, Point, point_map
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained
@@ -70,8 +71,8 @@ class ViewMap:
     def _nodes(self) -> Nodes:
         rows, columns = self.shown.shape
         places = np.indices((rows, columns)).reshape(2, -1).T.astype(np.float64)
-        features = (self.features * self.shown[..., None]).flatten(0, 1)
-        return Nodes(features.cpu(), None, grid_graph(rows, columns), places)
+        features, _ = evened(self.features.flatten(0, 1).cpu(), self.shown.flatten().cpu())
+        return Nodes(features, None, grid_graph(rows, columns), places)
 
     def _enlarged(self, scores: Tensor) -> Tensor:
         scores = scores.reshape(self.shown.shape) * self.shown.cpu()

@@ -127,10 +127,4 @@ def _compete(nodes: Nodes, regions: Sequence[Mask]) -> Tensor:
 
 def _touching(graph: Graph, regions: Sequence[Mask]) -> Tensor:
     """Whether a node is in a region or right beside it. [n, K] float32"""
-    wide = []
-    for region in regions:
-        near = region.copy()
-        near[graph.second[region[graph.first]]] = True
-        near[graph.first[region[graph.second]]] = True
-        wide.append(torch.from_numpy(near[graph.leader]))
-    return torch.stack(wide, dim=1).float()
+    return torch.stack([torch.from_numpy(graph.widened(region)) for region in regions], dim=1).float()

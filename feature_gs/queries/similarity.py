@@ -38,49 +38,48 @@ def cosines(features: Tensor, queries: Tensor, decoder: Decoder | None = None) -
 
 
 @torch.no_grad()
-def standardised(
+def evened(
     features: Tensor,  # [n, c]
     seen: Tensor,  # [n]
     decoder: Decoder | None = None,
 ) -> tuple[Tensor, Decoder | None]:
-    """Features whose decoded channels have mean 0 and variance 1 over a scene.
+    """Features whose decoded channels have mean 0 over a scene and spreads that differ less.
 
-    What all of a scene has in common says nothing about what belongs together, and keeps cosines near 1; so
-    do channels that are large everywhere. Of rows that are not seen nothing is known: they stay 0 or, behind
-    a decoder, what they were.
+    What all of a scene has in common tells nothing apart, and keeps cosines near 1; so do channels that vary
+    much more than others. Every channel is divided by the square root of its standard deviation: to divide by
+    the whole of it would make the noise of channels that hardly vary as large as what the others say.
 
     Args:
         features: As the Gaussians carry them. [n, c]
-        seen: Rows that count. [n] bool
+        seen: Rows that count; the others become 0 or, behind a decoder, stay as they are. [n] bool
         decoder: "linear" or "none"; None: the features are the teacher's already.
 
     Returns:
-        Features [n, c] and a decoder for them.
+        Features [n, c] and a decoder for them, None where they need none.
 
     Raises:
         UserError: The decoder is conv3x3.
     """
     if not bool(seen.any()):
         return features, decoder
-    known = features[seen]
-    mean = known.mean(0)
+    known = features[seen].float()
+    mean = known.mean(dim=0)
     if decoder is None or isinstance(decoder, NoDecoder):
-        spread = _invertible((known - mean).square().mean(0).sqrt())
-        return torch.where(seen[:, None], (features - mean) / spread, 0), None
-    matrix = decoder.decode_gaussians(torch.eye(features.shape[1]).to(features)) - decoder.decode_gaussians(
-        features.new_zeros(1, features.shape[1])
-    )  # [c, C]
-    covariance = (known - mean).t() @ (known - mean) / len(known)
-    spread = _invertible(((covariance @ matrix) * matrix).sum(0).clamp_min(0).sqrt())
+        factors = _evening((known - mean).square().mean(dim=0).sqrt())
+        return torch.where(seen[:, None], (features - mean) * factors, 0), None
+    carried = torch.eye(features.shape[1]).to(known)
+    matrix = decoder.decode_gaussians(carried) - decoder.decode_gaussians(torch.zeros_like(carried[:1]))
+    covariance = (known - mean).t() @ (known - mean) / len(known)  # [c, c]
+    factors = _evening(((covariance @ matrix) * matrix).sum(dim=0).clamp_min(0).sqrt())
     result = LinearDecoder(*matrix.shape).to(features.device)
-    result.weight.copy_((matrix / spread).t())
-    result.bias.copy_(-(mean @ matrix) / spread)
+    result.weight.copy_((matrix * factors).t())
+    result.bias.copy_(-(mean @ matrix) * factors)
     return features, result
 
 
-def _invertible(spread: Tensor) -> Tensor:  # [C]
-    """Standard deviations, those that are next to nothing beside the largest raised to infinity."""
-    return torch.where(spread > 1e-4 * spread.max().clamp_min(_TINY), spread, torch.inf)
+def _evening(spread: Tensor) -> Tensor:  # [C]
+    """One over the square root of standard deviations; 0 for those next to nothing beside the largest."""
+    return torch.where(spread > 1e-4 * spread.max().clamp_min(_TINY), spread.rsqrt(), 0)
 
 
 def distance_of(cosine: Tensor) -> Tensor:  # [...]

@@ -12,6 +12,8 @@ _DISTINCT = 0.78  # share of the variance between two groups; of evenly spread n
 _FEWEST = 20  # numbers that are still split
 _LEVELS = 512
 _GROWTH = 0.3  # of the logarithm of a region's size: within it, the region stands still
+_BURST = 0.05  # how far the level rises while a region bursts
+_EVEN = 0.5  # what an interval is worth that ends in no burst, beside the burst's logarithm
 _SMALLEST = 8  # nodes of a region
 _LARGEST = 0.9  # of all nodes
 
@@ -93,11 +95,13 @@ def nearest_group(distances: Array) -> Split:  # [n]
 
 
 def standstill(reached: Array, start: float, heights: Array) -> float:  # [n], [n]
-    """The level in the longest interval over which a growing region stands still.
+    """The level at which a growing region stands still before it bursts.
 
     As with maximally stable extremal regions (Matas et al. 2002): a region that floods an object from within
-    grows until the object is full, stands still, and bursts into what is around. The interval counts in which
-    its size grows by at most a third; regions of fewer than 8 nodes or more than nine tenths are left out.
+    grows until the object is full, stands still, and bursts into what is around. An interval of levels in
+    which its size grows by at most a third counts by its length times the logarithm of how many times larger
+    the region is right after it. At the end of all levels it would become everything. Regions of fewer than 8
+    nodes or more than nine tenths are left out.
 
     Args:
         reached: Level at which each node joins the region, inf: never. [n]
@@ -105,7 +109,7 @@ def standstill(reached: Array, start: float, heights: Array) -> float:  # [n], [
         heights: Of the nodes; the level rises as far as nine tenths of them are high. [n]
 
     Returns:
-        The middle of that interval; nodes that joined below it belong to the region.
+        The middle of the interval that counts most; nodes that joined below it belong to the region.
     """
     joined = np.sort(reached[np.isfinite(reached)])
     end = float(np.quantile(heights, _LARGEST)) if len(heights) else start
@@ -118,6 +122,10 @@ def standstill(reached: Array, start: float, heights: Array) -> float:  # [n], [
     sizes = np.searchsorted(joined, levels, side="right")
     growth = np.log(np.maximum(sizes, 1))
     stops = np.searchsorted(growth, growth + _GROWTH, side="right") - 1
-    lengths = np.where(sizes >= min(_SMALLEST, len(joined)), stops - np.arange(_LEVELS), -1)
-    first = int(lengths.argmax())
+    after = np.searchsorted(joined, levels[stops] + _BURST, side="right")
+    after[stops == _LEVELS - 1] = len(reached)
+    bursts = np.log(np.maximum(after, 1)) - growth[stops]
+    worth = (stops - np.arange(_LEVELS)) * (_EVEN + bursts) * (1 - sizes / len(reached))
+    worth[sizes < min(_SMALLEST, len(joined))] = -1
+    first = int(worth.argmax())
     return float((levels[first] + levels[stops[first]]) / 2)
