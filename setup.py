@@ -81,8 +81,10 @@ def extension() -> Extension:
     cuda = use_cuda(cuda_sources)
     cxx = ["-O3", "-std=c++20", "-Wall", "-Wextra", "-fvisibility=hidden"]
     cxx += [f"-DTORCH_TARGET_VERSION={TORCH_TARGET}", "-fno-math-errno", "-fno-trapping-math"]
-    # no warnings from torch's headers
-    cxx += [flag for path in include_paths() for flag in ("-isystem", path)]
+    quiet = [
+        flag for path in include_paths() for flag in ("-isystem", path)
+    ]  # no warnings from torch's headers
+    cxx += quiet
     link: list[str] = []
     if os.environ.get("FEATURE_GS_SANITIZE") == "1":
         sanitize = [
@@ -98,7 +100,7 @@ def extension() -> Extension:
         return CppExtension("feature_gs._C", sources, extra_compile_args={"cxx": cxx}, extra_link_args=link)
     flags = {
         "cxx": [*cxx, "-DFEATURE_GS_CUDA", f'-DFEATURE_GS_CUDA_ARCHITECTURES="{choose_architectures()}"'],
-        "nvcc": list(NVCC_FLAGS),
+        "nvcc": [*NVCC_FLAGS, *quiet],
     }
     return CUDAExtension(
         "feature_gs._C", sources + cuda_sources, extra_compile_args=flags, extra_link_args=link

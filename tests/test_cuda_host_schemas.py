@@ -10,6 +10,7 @@ from cuda_host.emulated import Emulated
 
 from feature_gs.rasterizer.ops import ops
 
+CUDA_ONLY = {"nearest_distances"}  # on the CPU SciPy does it
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TYPES = {
     "Tensor": "Tensor",
@@ -46,7 +47,7 @@ def parameter_types(function: str, suffix: str) -> list[str]:
 def test_every_op_has_both_twins() -> None:
     names = set(schemas())
     assert len(names) >= 12
-    assert set(registered(".cpp")) == names
+    assert set(registered(".cpp")) == names - CUDA_ONLY
     assert set(registered(".cu")) == names
 
 
@@ -54,6 +55,8 @@ def test_every_op_has_both_twins() -> None:
 def test_twins_take_what_the_table_says(suffix: str) -> None:
     found = registered(suffix)
     for name, schema in schemas().items():
+        if name not in found:  # see the test above
+            continue
         expected = [TYPES[re.sub(r"\(a!\)", "", str(argument.type))] for argument in schema.arguments]
         assert parameter_types(found[name], suffix) == expected, name
 
