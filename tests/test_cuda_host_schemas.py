@@ -14,7 +14,7 @@ CUDA_ONLY = {"nearest_distances"}  # on the CPU SciPy does it
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TYPES = {
     "Tensor": "Tensor",
-    "Tensor?": "std::optional<Tensor>",
+    "Optional[Tensor]": "std::optional<Tensor>",
     "int": "int64_t",
     "float": "double",
     "bool": "bool",
