@@ -1,6 +1,6 @@
 """A scene to be asked, made without training: balls on a floor, each kind with a feature of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def make_things(
     places: Sequence[float] | None = None,
     decoder: Decoder | None = None,
     noise: float = 0.1,
+    names: Callable[[int], str] = "{}.png".format,
 ) -> Things:
     """Balls in a row, seen from a half circle.
 
@@ -80,6 +81,7 @@ def make_things(
         kinds: For each ball its kind, 1 to 3: what it looks like.
         places: Where they are along the row; None: beside each other with gaps.
         decoder: Gaussians carry what it decodes: none or linear; None: the teacher's own channels.
+        names: Names of the photos by their number, 0 to 7; 3 and 7 are for tests.
         noise: Standard deviation of the features about those of their kinds, which have length 1.
     """
     generator = torch.Generator().manual_seed(1)
@@ -104,7 +106,7 @@ def make_things(
         features = (targets - decoder.bias.detach()) @ torch.linalg.pinv(decoder.weight.detach()).t()
     elif isinstance(decoder, Conv3x3Decoder):
         features = targets @ torch.linalg.pinv(decoder.weight.detach().sum(dim=(2, 3))).t()
-    cameras = [_camera(f"{i}.png", 2.4 * (i / 7 - 0.5)) for i in range(8)]
+    cameras = [_camera(names(i), 2.4 * (i / 7 - 0.5)) for i in range(8)]
     trained = Trained(
         path=Path("unsaved"),
         iteration=7,
