@@ -1,12 +1,16 @@
 """What can be told from the photos alone is told before anything expensive."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_scenes import write_colmap_scene
 
 from feature_gs.errors import UserError
+from feature_gs.scenes.conversion import ConvertConfig, convert
 from feature_gs.scenes.conversion.photos import (
     Photo,
     check_input_folder,
@@ -211,3 +215,36 @@ def test_only_the_named_photos_are_read(tmp_path: Path) -> None:
     assert [photo.name for photo in read_photos(tmp_path, ["b.jpg"], quiet=True)] == ["b.jpg"]
     with pytest.raises(UserError, match=r"1 of 2 photos of the model are not in .*: z\.jpg"):
         read_photos(tmp_path, ["b.jpg", "z.jpg"], quiet=True)
+
+
+def test_photos_without_anything_in_common(tmp_path: Path) -> None:
+    for i in range(3):
+        blobs = np.random.default_rng(i).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        (tmp_path / "input").mkdir(exist_ok=True)
+        Image.fromarray(blobs).resize((240, 160)).save(tmp_path / "input" / f"{i}.png")
+    with pytest.raises(UserError, match=r"no two photos show enough of the same things: \d+ features"):
+        convert(ConvertConfig(tmp_path, quiet=True), lambda _: None)
+
+
+def test_pngs_can_be_written_beside_colmap(tmp_path: Path) -> None:
+    """COLMAP's library brings a zlib of its own; loaded first, it made Pillow corrupt memory."""
+    code = (
+        "import feature_gs, pycolmap\n"
+        "from PIL import Image\n"
+        f"Image.effect_noise((400, 300), 90).save({str(tmp_path / 'a.png')!r})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, stderr=subprocess.DEVNULL)
+    with Image.open(tmp_path / "a.png") as image:
+        image.load()
+
+
+def test_a_scene_without_distortion_is_left_alone(tmp_path: Path) -> None:
+    write_colmap_scene(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    for flag, message in (
+        (True, "no distortion: .*"),
+        (False, "holds images and sparse already.*--overwrite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            convert(ConvertConfig(tmp_path, skip_matching=flag, quiet=True), lambda _: None)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
