@@ -131,7 +131,8 @@ class _Asked:
         if config.patch is not None and field.decoder.kind == "conv3x3":
             raise UserError(
                 "--patch compares features of single Gaussians, but the model's conv3x3 decoder looks at "
-                "neighbouring cells. Lift features with --decoder linear or none, or ask with --point or --box."
+                "neighbouring cells. Lift features with --decoder linear or none, or ask with --point or "
+                "--box."
             )
         sam = None
         if is_sam(field) and config.kind in ("point", "box", "everything"):
