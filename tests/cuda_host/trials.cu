@@ -135,7 +135,7 @@ TRIAL(atomics) {
 
 TRIAL(outside_shared_memory) {
   __shared__ float values[64];
-  float* shifted = values + n;
+  float* volatile shifted = values + n;
   shifted[threadIdx.x] = in[threadIdx.x];
   __syncthreads();
   out[threadIdx.x] = values[0];
