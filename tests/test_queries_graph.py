@@ -103,7 +103,16 @@ def test_gaussians_that_lie_apart_are_not_neighbours() -> None:
     graph = gaussian_graph(*clusters(3.0))
     labels = graph.components(np.ones(80, dtype=bool))
     assert not set(labels[:40]) & set(labels[40:])
-    assert (labels[:40] == np.bincount(labels[:40]).argmax()).mean() > 0.9  # each is one, but for outliers
+
+
+def test_the_nearest_are_no_neighbours_where_their_extents_do_not_meet() -> None:
+    points = torch.tensor([[0.0, 0, 0], [0, 0, 1], [9, 0, 0], [9, 0, 1]])
+    model = GaussianModel.from_points(points, torch.zeros(4, 3).byte(), 0, opacity=0.9)
+    for scale, pieces in ((0.3, [0, 0, 1, 1]), (3.0, [0, 0, 0, 0]), (0.1, [0, 1, 2, 3])):
+        with torch.no_grad():
+            model.log_scales.fill_(float(np.log(scale)))
+        every = np.ones(4, dtype=bool)
+        assert gaussian_graph(model, every).components(every).tolist() == pieces
 
 
 @pytest.mark.parametrize(("opacity", "apart"), [(0.9, False), (0.01, True)])
