@@ -136,7 +136,9 @@ class _Asked:
             )
         sam = None
         if is_sam(field) and config.kind in ("point", "box", "everything"):
-            sam = SamDecoder.load(field.teacher.partition("?")[0], config.weights, config.onnx_path)
+            sam = SamDecoder.load(
+                field.teacher.partition("?")[0], config.weights, config.onnx_path, trained.model.means.device
+            )
         elif config.onnx_path is not None:
             raise UserError(
                 f"--onnx_path is SAM's decoder, for --point, --box and --everything of models that SAM "

@@ -73,8 +73,7 @@ def ask_points(
         scores = rendered_map(trained, field, camera).at_points(points, negatives)
         return _from_mask(trained, field, camera, scores > 0.5, query)
     maps = [point_map(*point, camera.width, camera.height) for point in (*points, *negatives)]
-    shown = votes(trained, camera, torch.stack(maps, dim=-1))
-    hits = [*(shown * field.seen.to(shown)[:, None]).unbind(1)]
+    hits = [*_votes_for_seen(trained, field, camera, torch.stack(maps, dim=-1)).unbind(1)]
     for (x, y), weights in zip((*points, *negatives), hits, strict=True):
         if not bool((weights > 0).any()):
             raise UserError(
@@ -119,7 +118,7 @@ def ask_box(
     inside = box.mask(camera.width, camera.height)
     ring = box.widened(RING).mask(camera.width, camera.height) - inside
     maps = torch.stack([inside, ring, 1 - inside - ring], dim=-1)
-    parts = votes(trained, camera, maps) * field.seen.to(maps)[:, None]
+    parts = _votes_for_seen(trained, field, camera, maps)
     if not bool((parts[:, 0] > 0).any()):
         raise UserError(f"no Gaussian is in the box in {camera.name}: choose a box about something.")
     scores = grow_from_box(gaussian_nodes(trained, field), *parts.unbind(1))
@@ -158,7 +157,7 @@ def ask_patch(
     half = patch.size / 2
     box = Box(patch.x - half, patch.y - half, patch.x + half, patch.y + half)
     mask = box.mask(camera.width, camera.height)
-    weights = votes(trained, camera, mask[..., None])[:, 0] * field.seen.to(mask)
+    weights = _votes_for_seen(trained, field, camera, mask[..., None])[:, 0]
     if not bool((weights > 0).any()):
         raise UserError(f"no Gaussian is in the patch in {camera.name}: choose a patch on something.")
     direction = mean_direction(field.features, weights, field.decoder)
@@ -202,7 +201,7 @@ def find_everything(
     for camera in watch(cameras[:: -(-len(cameras) // _SAM_VIEWS)]):
         masks = SamView.rendered(trained, field, camera).everything(sam)
         maps = torch.stack([*masks, torch.ones(camera.height, camera.width)], dim=-1).float()
-        shown = votes(trained, camera, maps)
+        shown = votes(trained, camera, maps).cpu()
         merger.add(shown[:, :-1], shown[:, -1])
     return merger.shares()
 
@@ -215,6 +214,11 @@ def gaussian_nodes(trained: Trained, field: FeatureField) -> Nodes:
     return Nodes(*evened(field.features, field.seen, decoder), graph, places)
 
 
+def _votes_for_seen(trained: Trained, field: FeatureField, camera: Camera, maps: Tensor) -> Tensor:
+    """`votes` for the Gaussians whose features mean something, where these are. [H, W, k] -> [N, k]"""
+    return votes(trained, camera, maps).to(field.features.device) * field.seen[:, None]
+
+
 def _from_mask(
     trained: Trained, field: FeatureField, camera: Camera, mask: Tensor, query: dict[str, Any]
 ) -> Selection:
@@ -222,7 +226,7 @@ def _from_mask(
     if not bool(mask.any()):
         return Selection.of(torch.zeros(len(trained.model)), query)
     maps = torch.stack([mask, ~mask], dim=-1).float()
-    parts = votes(trained, camera, maps) * field.seen.to(maps)[:, None]
+    parts = _votes_for_seen(trained, field, camera, maps)
     scores = grow_from_mask(gaussian_nodes(trained, field), *parts.unbind(1))
     return Selection.of(scores, query)
 

@@ -68,6 +68,7 @@ def evened(
         factors = _evening((known - mean).square().mean(dim=0).sqrt())
         return torch.where(seen[:, None], (features - mean) * factors, 0), None
     carried = torch.eye(features.shape[1]).to(known)
+    decoder = decoder.to(known.device)
     matrix = decoder.decode_gaussians(carried) - decoder.decode_gaussians(torch.zeros_like(carried[:1]))
     covariance = (known - mean).t() @ (known - mean) / len(known)  # [c, c]
     factors = _evening(((covariance @ matrix) * matrix).sum(dim=0).clamp_min(0).sqrt())
