@@ -28,6 +28,8 @@ def cosines(features: Tensor, queries: Tensor, decoder: Decoder | None = None) -
         UserError: The decoder is conv3x3, which does not decode single Gaussians.
     """
     across = queries.t().to(features.device, torch.float32).contiguous()
+    if isinstance(decoder, LinearDecoder):
+        return _cosines_behind(features, across, decoder)
     parts = []
     for rows in _decoded_parts(features, decoder):
         lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -35,6 +37,22 @@ def cosines(features: Tensor, queries: Tensor, decoder: Decoder | None = None) -
     if not parts:
         return features.new_zeros(0, len(queries))
     return torch.cat(parts).clamp(-1, 1)
+
+
+def _cosines_behind(features: Tensor, across: Tensor, decoder: LinearDecoder) -> Tensor:
+    """`cosines` without decoding: products and lengths of `W f + b` follow from f and small matrices.
+
+    `q (W f + b) = (q W) f + q b` and `|W f + b| = |R f + p|` with [W b] = Q [R p], Q orthonormal.
+    """
+    weight, bias = (part.detach().to(features.device).double() for part in (decoder.weight, decoder.bias))
+    triangle = torch.linalg.qr(torch.cat([weight, bias[:, None]], dim=1), mode="r")[1].float()
+    turned, moved = triangle[:, :-1].t().contiguous(), triangle[:, -1]
+    products, constant = (weight.t() @ across.double()).float(), (bias @ across.double()).float()
+    parts = []
+    for rows in features.split(max(1, _NUMBERS // features.shape[1])):
+        lengths = torch.linalg.vector_norm(torch.addmm(moved, rows.float(), turned), dim=1, keepdim=True)
+        parts.append(torch.addmm(constant, rows.float(), products) / lengths.clamp_min(_TINY))
+    return torch.cat(parts).clamp(-1, 1) if parts else features.new_zeros(0, across.shape[1])
 
 
 @torch.no_grad()
