@@ -80,11 +80,14 @@ def evened(
     """
     if not bool(seen.any()):
         return features, decoder
-    known = features[seen].float()
-    mean = known.mean(dim=0)
+    known = (features if bool(seen.all()) else features[seen]).float()
     if decoder is None or isinstance(decoder, NoDecoder):
-        factors = _evening((known - mean).square().mean(dim=0).sqrt())
-        return torch.where(seen[:, None], (features - mean) * factors, 0), None
+        variance, mean = torch.var_mean(known, dim=0, correction=0)
+        factors = _evening(variance.sqrt())
+        even = torch.addcmul(-mean * factors, features.float(), factors)
+        even[~seen] = 0
+        return even, None
+    mean = known.mean(dim=0)
     carried = torch.eye(features.shape[1]).to(known)
     decoder = decoder.to(known.device)
     matrix = decoder.decode_gaussians(carried) - decoder.decode_gaussians(torch.zeros_like(carried[:1]))
