@@ -9,6 +9,7 @@ from feature_gs.queries.answers import SamePixels, SelectedGaussians
 from feature_gs.queries.answers import Things as AllThings
 from feature_gs.queries.coco import bounding_box, coco_file, decode_rle, encode_rle
 from feature_gs.queries.drawing import Marks, histogram_picture, label_colors, overlay, with_legend
+from feature_gs.queries.in_view import ViewMap
 from feature_gs.queries.merging import MaskMerger
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.stopwatch import Stopwatch
@@ -217,3 +218,32 @@ def test_a_histogram_shows_what_is_nearer_in_green() -> None:
     assert green.any() and grey.any()
     assert green.nonzero()[1].max() < grey.nonzero()[1].min()
     assert green.sum() < grey.sum()
+
+
+def test_masks_are_compared_where_both_views_look() -> None:
+    """Each view shows one end of a thing; where they overlap, the masks agree."""
+    merger = MaskMerger()
+    nodes = torch.arange(30)
+    for first, last in ((0, 12), (8, 20)):
+        seen = ((nodes >= first) & (nodes < last + 5)).float()
+        mask = ((nodes >= first) & (nodes < last)).float()
+        merger.add(torch.stack([mask, seen - mask], dim=1), seen)
+    shares = merger.shares()
+    assert shares.shape[1] == 1
+    whole = (shares[:, 0] > 0.45).nonzero()[:, 0].tolist()
+    assert whole == list(range(20))
+
+
+def test_pixels_are_asked_of_cells_of_any_size() -> None:
+    """A square of another look; cells of 4 x 2 pixels, two columns of them beyond the picture."""
+    codes = torch.eye(4)
+    features = codes[0].expand(30, 27, 4).clone() + 0.01 * torch.randn(30, 27, 4)
+    features[10:20, 5:15] = codes[1]
+    view = ViewMap(features, torch.ones(30, 27, dtype=torch.bool), 25.0, 30.0, 100, 60)
+    true = Box(20, 20, 60, 40).mask(100, 60) > 0
+    for scores in (view.at_points([(40, 30)]), view.in_box(Box(18, 18, 62, 42))):
+        mask = scores > 0.5
+        assert mask.shape == (60, 100)
+        assert (mask & true).sum() / (mask | true).sum() > 0.85
+    held = view.in_box(Box(20, 20, 48, 44))
+    assert (held > 0.5)[20:40, 22:46].float().mean() > 0.9 and not held[:, 48:].any()
