@@ -66,6 +66,7 @@ def readable(names: Sequence[str]) -> list[str]:
             r"\(anonymous namespace\)::|_NV_ANON_NAMESPACE::|_GLOBAL__N__\w+::",
             r"^void ",
             r"fgs::",
+            r"\(\w+\)(?=\d)",  # casts of template arguments to their enumeration
         ):
             name = re.sub(noise, "", name)
         shown.append(re.sub(r"\(.*", "", name).replace("portable::", ""))
@@ -76,9 +77,9 @@ def print_table(source: Path, found: dict[str, dict[str, str]]) -> int:
     """Prints the kernels of a file that are its own; how many of them spill registers."""
     own = {name: taken for name, taken in found.items() if "3fgs" in name}
     print(f"\n{source.relative_to(ROOT)}: registers/KB of shared memory, + bytes of registers spilled")
-    print(f"  {'kernel':<64}" + "".join(f"{'sm_' + arch:>14}" for arch in ARCHITECTURES))
+    print(f"  {'kernel':<64}" + "".join(f"{'sm_' + arch:>17}" for arch in ARCHITECTURES))
     for name, shown in sorted(zip(own, readable(list(own)), strict=True), key=lambda pair: pair[1]):
-        print(f"  {shown[:63]:<64}" + "".join(f"{own[name].get(arch, '-'):>14}" for arch in ARCHITECTURES))
+        print(f"  {shown[:63]:<64}" + "".join(f"{own[name].get(arch, '-'):>17}" for arch in ARCHITECTURES))
     return sum(any("+" in text for text in taken.values()) for taken in own.values())
 
 

@@ -70,6 +70,12 @@ def single_tile(count: int, channels: int, **scene: object) -> Splats:
     return random_splats(count, 15, 13, channels=channels, **scene)
 
 
+def faint(count: int, channels: int) -> Splats:
+    """Splats that cover the whole tile and hide nothing: every pixel blends most of them."""
+    splats = single_tile(count, channels, scale=2.0, kinds=False)
+    return dataclasses.replace(splats, opacities=(0.03 * splats.opacities).float().double())
+
+
 # splats, side of a cell, features_move_geometry
 CASES: dict[str, tuple[Splats, int, bool]] = {
     "none": (random_splats(0, 33, 21, channels=3), 1, True),
@@ -89,6 +95,7 @@ CASES: dict[str, tuple[Splats, int, bool]] = {
     "long list": (single_tile(700, 3, scale=0.02), 1, True),
     "long list, cell 8": (single_tile(700, 0, scale=0.02), 8, True),
     "every patch sees every splat": (single_tile(120, 3, scale=2.0), 1, True),
+    "faint": (faint(250, 3), 1, False),
     "opaque": (single_tile(300, 3, scale=0.3, seed=3), 2, True),
     "opaque, cell 4": (single_tile(300, 0, scale=0.3, seed=3), 4, True),
 }
@@ -170,6 +177,17 @@ def test_tensor_cores_round_the_operands_only(
         backward[3] = backward[3].abs()
         sizes = ops.rasterize_backward(*backward)[5]
         assert_close(a, e, f"gradient of {name}", 1.01 * 2**-10 * sizes + 1e-5)
+
+
+@pytest.mark.parametrize("cell", [1, 2])
+def test_tensor_cores_with_more_splats_than_a_warp_lists(emulated: Emulated, cell: int) -> None:
+    splats = faint(250, 70).to(torch.float32)
+    args = arguments_of(splats, cell, tensor_cores=True)
+    assert splats.features is not None
+    outputs = ops.rasterize(*args)
+    assert outputs[6].min() > 160
+    sizes = ops.rasterize(*args[:5], splats.features.abs(), *args[6:])[4]
+    assert_close(emulated.ops.rasterize(*args)[4], outputs[4], "features", 1.01 * 2**-10 * sizes + 1e-5)
 
 
 def test_without_tensor_cores_where_there_are_none(emulated: Emulated) -> None:

@@ -1,5 +1,5 @@
-// Features of cells of 1 or 2 pixels: a warp lists the splats that its patch sees with their weights, gathers their
-// features and adds up the products, a slice of channels at a time. Warps share splats, and wait for nothing else.
+// Features of cells of 1 or 2 pixels, and their gradients: warps list the splats that their patches see with the
+// weights there, once for all channels, and multiply the lists slice after slice of channels.
 #pragma once
 
 #include "products.cuh"
@@ -10,40 +10,35 @@ constexpr int kBlendThreads = 128;  // half a tile
 constexpr int kBlendPatches = kBlendThreads / kWarp;
 constexpr int kFeatureBatch = 64;   // splats staged at a time
 
-// P: how the products are made. The grid: half tiles along x, slices of channels along y.
+// P: how the products are made. The grid: half tiles. Warps share splats, and wait for nothing else.
 template <class P>
 __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
     blend_features_kernel(RasterizeInputs<typename P::Scalar> in, const int32_t* last, typename P::Scalar* out) {
   using T = typename P::Scalar;
+  using Cells = PatchCells<P::kCell>;
   __shared__ Chunk<T> records[kFeatureBatch * kChunks<T>];
-  __shared__ __align__(32) T weights[kBlendPatches][kWarp][P::kStride];
-  __shared__ int32_t listed[kBlendPatches][kWarp];
+  __shared__ __align__(32) typename P::Weight weights[kBlendPatches][P::kListed][Cells::kCount];
+  __shared__ int32_t listed[kBlendPatches][P::kListed];
   __shared__ typename P::Stage stages[kBlendPatches];
   const Tile2D tile(in, blockIdx.x / 2);
   const int warp = warp_of_block(), lane = lane_of_warp();
   const PatchPixel<T> pixel(in, tile, static_cast<int>(blockIdx.x % 2) * kBlendPatches + warp);
   const PatchTest<T> test(tile, pixel);
+  const Cells cells(in, tile, pixel);
   const int mine = pixel.inside ? last[pixel.index] : 0;
   WeightWalk<T, P::kCell> walk(tile, pixel, mine);
   const int deepest = smaller(largest_of_warp(mine), tile.count);
 
-  const int64_t begin = int64_t{blockIdx.y} * P::kChannels;
-  const Slice<T> features{in.features + begin, in.channels,
-                          static_cast<int>(in.channels - begin < P::kChannels ? in.channels - begin : P::kChannels)};
-  P product;
+  P product(stages[warp]);
   int rows = 0;
-  const auto add_rows = [&] {
-    __syncwarp();
-    product.add(weights[warp], listed[warp], rows, features, stages[warp]);
-    __syncwarp();
-    rows = 0;
-  };
-  for (int first = 0; __syncthreads_or(first < deepest); first += kFeatureBatch) {
+  bool more = false;  // than was listed before
+  const int end = deepest ? deepest : 1;  // so that patches without splats are written, too
+  for (int first = 0; __syncthreads_or(first < end); first += kFeatureBatch) {
     const int here = smaller(tile.count - first, kFeatureBatch);
     for (int k = threadIdx.x; k < here * kChunks<T>; k += kBlendThreads)
       records[k] = tile.chunk(in, first + k / kChunks<T>, k % kChunks<T>);
     __syncthreads();
-    for (int group = 0; group < here && first + group < deepest; group += kWarp) {
+    for (int group = 0; group < kFeatureBatch && first + group < end; group += kWarp) {
       const Chunk<T>* record = records + group * kChunks<T>;
       const int place = first + group + lane;
       const bool reached = place < deepest && test(load_record(record + lane * kChunks<T>));
@@ -54,12 +49,22 @@ __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
         if (!__any_sync(kAllLanes, w > T(0))) continue;
         walk.template write<P>(w, weights[warp][rows]);
         if (lane == i) listed[warp][rows] = gaussian;
-        if (++rows == kWarp) add_rows();
+        ++rows;
       }
+      if (first + group + kWarp < end && rows <= P::kListed - kWarp) continue;
+      __syncwarp();
+      for (int64_t begin = 0; begin < in.channels; begin += P::kChannels) {
+        const int64_t left = in.channels - begin;
+        const Slice<T> features{in.features + begin, in.channels,
+                                static_cast<int>(left < P::kChannels ? left : P::kChannels)};
+        product.clear();
+        product.add(weights[warp], listed[warp], rows, features, stages[warp]);
+        product.write(cells, out + begin, in.channels, features.channels, more, stages[warp]);
+      }
+      __syncwarp();
+      rows = 0, more = true;
     }
   }
-  add_rows();
-  product.write(PatchCells<P::kCell>(in, tile, pixel), out + begin, in.channels, features.channels, stages[warp]);
 }
 
 // Gradients of features, per pair: the block's warps list the splats of a batch with their weights, multiply them with
@@ -97,8 +102,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
   const int64_t begin = int64_t{blockIdx.y} * P::kChannels, left = g.channel_count - begin;
   const Slice<T> grads{g.features + g.channel_begin + begin, in.channels,
                        static_cast<int>(left < P::kChannels ? left : P::kChannels)};
-  P product;
-  product.load(PatchCells<P::kCell>(in, tile, pixel), grads, shared.results[warp]);
+  const P product(PatchCells<P::kCell>(in, tile, pixel), grads, shared.results[warp]);
 
   const int64_t stride = pair_stride(g.channel_count);
   const auto pair_chunk = [&](int place, int chunk) -> Chunk<T>* {
@@ -151,8 +155,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
           const int row = __popc(patch_listed & ((1u << i) - 1)) - done;
           if (!(patch_listed >> i & 1) || row < 0 || row >= P::kRows) continue;
           const Chunk<T> part = *reinterpret_cast<const Chunk<T>*>(&shared.results[patch][row][chunk * kWide<T>]);
-#pragma unroll
-          for (int j = 0; j < kWide<T>; ++j) sum.at[j] += part.at[j];
+          add_chunk(sum, part);
         }
         *to = sum;
       }

@@ -33,7 +33,8 @@ struct RasterizeArguments {
     depths = checked(depths, "depths", kind, {B, N}, "[B, N]");
     if (features) {
       check_shape(*features, "features", {N, kAny}, "[N, C]");
-      STD_TORCH_CHECK(features->size(1) >= 1, "features must have at least one channel, got ", shape_text(*features));
+      STD_TORCH_CHECK(features->size(1) >= 1 && features->size(1) <= std::numeric_limits<int32_t>::max(),
+                      "features must have at least one channel and less than 2^31, got ", shape_text(*features));
       features = checked(*features, "features", kind, {N, features->size(1)}, "[N, C]");
     }
     if (background) background = checked(*background, "background", kind, {3}, "[3]");

@@ -14,25 +14,37 @@ struct Slice {
   int channels;    // of the slice
 
   __device__ __forceinline__ const T* row(int64_t index) const { return first + index * stride; }
+  __device__ __forceinline__ const T* row(int32_t index) const {  // C is below 2^31: one multiplication
+    return first + uint64_t{static_cast<uint32_t>(index)} * static_cast<uint32_t>(stride);
+  }
 };
 
-// Cells += Wᵀ F: each lane keeps one channel of all cells of its patch.
+// Cells = Wᵀ F: each lane keeps one channel of all cells of its patch.
 template <class T, int kCell_>
 class PlainBlend {
   using Cells = PatchCells<kCell_>;
 
  public:
   using Scalar = T;
+  using Weight = T;  // as it is listed
   static constexpr int kCell = kCell_;
-  static constexpr int kChannels = kWarp;        // of a slice
-  static constexpr int kStride = Cells::kCount;  // from one splat's weights to the next
-  static constexpr int kBlocksPerSM = sizeof(T) == 4 ? 3 : 2;  // that have room in the registers, at least
-  struct Stage {};                               // shared memory of a warp
+  static constexpr int kChannels = kWarp;                   // of a slice
+  static constexpr int kListed = sizeof(T) == 4 ? 64 : 32;  // splats that a warp can list
+  static constexpr int kBlocksPerSM = sizeof(T) == 4 ? 3 : 2;
+  struct Stage {};  // shared memory of a warp
 
   static __device__ __forceinline__ T operand(T weight) { return weight; }
 
+  __device__ explicit PlainBlend(Stage&) {}
+
+  __device__ void clear() {
+#pragma unroll
+    for (T& sum : sums_) sum = T(0);
+  }
+
   // Adds `rows` splats, given by their weights and their rows of features.
-  __device__ void add(const T (*weights)[kStride], const int32_t* listed, int rows, const Slice<T>& features, Stage&) {
+  __device__ void add(const T (*weights)[Cells::kCount], const int32_t* listed, int rows, const Slice<T>& features,
+                      Stage&) {
     const int lane = lane_of_warp();
 #pragma unroll 4
     for (int k = 0; k < rows; ++k) {
@@ -46,16 +58,19 @@ class PlainBlend {
     }
   }
 
-  // Writes a slice of the cells' rows of C channels.
-  __device__ void write(const Cells& cells, T* out, int64_t C, int channels, Stage&) const {
+  // Writes a slice of the cells' rows of C channels, or adds to what they hold.
+  __device__ void write(const Cells& cells, T* out, int64_t C, int channels, bool more, Stage&) const {
     const int lane = lane_of_warp();
 #pragma unroll
-    for (int cell = 0; cell < Cells::kCount; ++cell)
-      if (cells.has(cell) && lane < channels) out[cells.row(cell) * C + lane] = sums_[cell];
+    for (int cell = 0; cell < Cells::kCount; ++cell) {
+      if (!cells.has(cell) || lane >= channels) continue;
+      T* to = out + cells.row(cell) * C + lane;
+      *to = more ? *to + sums_[cell] : sums_[cell];
+    }
   }
 
  private:
-  T sums_[Cells::kCount] = {};
+  T sums_[Cells::kCount];
 };
 
 // W dL/dcells: each lane keeps one channel of the gradients of all cells of its patch.
@@ -73,8 +88,8 @@ class PlainSpread {
 
   static __device__ __forceinline__ T operand(T weight) { return weight; }
 
-  // Reads the gradients of the cells.
-  __device__ void load(const Cells& cells, const Slice<T>& grads, T (*)[kRowStride]) {
+  // Reads the gradients of the cells. The last argument is shared memory of this warp.
+  __device__ PlainSpread(const Cells& cells, const Slice<T>& grads, T (*)[kRowStride]) {
     const int lane = lane_of_warp();
 #pragma unroll
     for (int cell = 0; cell < Cells::kCount; ++cell)

@@ -10,22 +10,18 @@ namespace fgs {
 namespace {
 
 // The features of cells of 1 or 2 pixels, once the last splat of each pixel is known.
-template <class P, class T>
-void blend_slices(const OnDevice& device, const RasterizeInputs<T>& in, const int32_t* last, T* out, int64_t tiles) {
-  const unsigned slices = blocks_for(in.channels, P::kChannels);
-  launch({{blocks_for(2 * tiles, 1), slices}, kBlendThreads, device.stream}, blend_features_kernel<P>, in, last, out);
-}
-
 template <int kCell, class T>
 void blend_features(const OnDevice& device, const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out,
                     int64_t tiles, [[maybe_unused]] bool tensor_cores) {
+  const auto go = [&]<class P>() {
+    launch({blocks_for(2 * tiles, 1), kBlendThreads, device.stream}, blend_features_kernel<P>, in, out.last,
+           out.features);
+  };
   if constexpr (std::is_same_v<T, float>) {
-    const auto go = [&]<class P>() { blend_slices<P>(device, in, out.last, out.features, tiles); };
     if (tensor_cores && in.channels <= 32) return go.template operator()<TensorBlend<kCell, 32>>();
-    if (tensor_cores && in.channels <= 64) return go.template operator()<TensorBlend<kCell, 64>>();
-    if (tensor_cores) return go.template operator()<TensorBlend<kCell, 128>>();
+    if (tensor_cores) return go.template operator()<TensorBlend<kCell, 64>>();
   }
-  blend_slices<PlainBlend<T, kCell>>(device, in, out.last, out.features, tiles);
+  go.template operator()<PlainBlend<T, kCell>>();
 }
 
 RasterizeResults::Tuple rasterize_cuda(Tensor means2d, Tensor conics, Tensor opacities, Tensor colors, Tensor depths,

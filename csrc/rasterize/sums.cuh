@@ -155,11 +155,8 @@ __global__ void __launch_bounds__(kSumThreads) sum_pair_features_kernel(FeatureS
     for (int64_t b = 0; b < in.cameras && channel < stride; ++b) {
       const Run run = in.run(b, gaussian);
 #pragma unroll 4
-      for (int64_t slot = run.begin + from; slot < run.end; slot += step) {
-        const Chunk<T> row = *reinterpret_cast<const Chunk<T>*>(in.pair_features + slot * stride + channel);
-#pragma unroll
-        for (int k = 0; k < kWide<T>; ++k) total.at[k] += row.at[k];
-      }
+      for (int64_t slot = run.begin + from; slot < run.end; slot += step)
+        add_chunk(total, *reinterpret_cast<const Chunk<T>*>(in.pair_features + slot * stride + channel));
     }
     return total;
   };
@@ -177,9 +174,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_pair_features_kernel(FeatureS
     __syncthreads();
     if (warp == owner) {
       Chunk<T> total{};
-      for (int each = 0; each < kWarps; ++each)
-#pragma unroll
-        for (int k = 0; k < kWide<T>; ++k) total.at[k] += shares[each][lane].at[k];
+      for (int each = 0; each < kWarps; ++each) add_chunk(total, shares[each][lane]);
       write(n, total);
     }
     __syncthreads();

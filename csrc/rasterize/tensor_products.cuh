@@ -2,6 +2,7 @@
 // capability 8.0 on; code for older devices is empty and never called.
 #pragma once
 
+#include <cuda_fp16.h>
 #include <mma.h>
 
 #include "../cuda/launch.h"
@@ -25,12 +26,42 @@ inline bool has_tensor_cores(const Tensor& like) {
 constexpr int kTileM = 16, kTileN = 16, kTileK = 8;  // of one multiplication
 
 #if FGS_TENSOR_CORES
+// Left sides are 16 splats or cells by 8, right sides 8 by 16 channels.
 using TensorSums = nvcuda::wmma::fragment<nvcuda::wmma::accumulator, kTileM, kTileN, kTileK, float>;
 template <class Layout>
 using TensorLeft =
     nvcuda::wmma::fragment<nvcuda::wmma::matrix_a, kTileM, kTileN, kTileK, nvcuda::wmma::precision::tf32, Layout>;
 using TensorRight = nvcuda::wmma::fragment<nvcuda::wmma::matrix_b, kTileM, kTileN, kTileK,
                                            nvcuda::wmma::precision::tf32, nvcuda::wmma::row_major>;
+
+// Where the elements of an operand that this lane holds stand in shared memory, in lines of kLine numbers kStride apart.
+// Which these are is up to the device: the lane reads a matrix of their numbers. Then it reads operands by itself, which
+// takes half the instructions of load_matrix_sync.
+template <class Operand, int kLine, int kStride>
+class OperandPlaces {
+ public:
+  // `spare` is shared memory of this warp for a whole operand.
+  __device__ explicit OperandPlaces(float* spare) {
+    constexpr int kCount = Operand::num_elements * kWarp;
+    for (int k = lane_of_warp(); k < kCount; k += kWarp) spare[k] = static_cast<float>(k);
+    __syncwarp();
+    Operand numbers;
+    nvcuda::wmma::load_matrix_sync(numbers, spare, kLine);
+    __syncwarp();
+#pragma unroll
+    for (int k = 0; k < Operand::num_elements; ++k) {
+      const int number = static_cast<int>(numbers.x[k]);
+      at_[k] = number / kLine * kStride + number % kLine;
+    }
+  }
+  __device__ __forceinline__ void read(Operand& operand, const float* from) const {
+#pragma unroll
+    for (int k = 0; k < Operand::num_elements; ++k) operand.x[k] = from[at_[k]];
+  }
+
+ private:
+  int at_[Operand::num_elements];
+};
 #endif
 
 // Tensor cores cut the last 13 bits of an operand; half of what these can hold makes rounding of it.
@@ -75,46 +106,52 @@ __device__ __forceinline__ void stage_operands(const Slice<float>& slice, const 
   }
 }
 
-// Cells += Wᵀ F with 32, 64 or 128 channels in the registers of a warp.
+// Cells = Wᵀ F with 32 or 64 channels in the registers of a warp. Weights are listed as float16: what that takes from
+// them, tensor cores would as well, but for 3e-8 at most of those below 6e-5.
 template <int kCell_, int kWidth>
 class TensorBlend {
   using Cells = PatchCells<kCell_>;
   static constexpr int kTilesM = (Cells::kCount + kTileM - 1) / kTileM, kTilesN = kWidth / kTileN;
+  static constexpr int kLeftStride = kTilesM * kTileM + 8, kRightStride = kWidth + 8;  // lanes read different banks
 
  public:
   using Scalar = float;
+  using Weight = __half;
   static constexpr int kCell = kCell_;
-  static constexpr int kChannels = kWidth;
-  static constexpr int kStride = kTilesM * kTileM + 8;  // lanes read different banks
-  static constexpr int kBlocksPerSM = kWidth == 128 ? 2 : kWidth == 64 ? 3 : 4;
+  static constexpr int kChannels = kWidth, kListed = 112, kBlocksPerSM = kWidth == 64 ? 3 : 4;
   struct Stage {
-    alignas(32) float rows[kTileK][kWidth + 8];
+    alignas(32) float left[kTileK][kLeftStride];
+    alignas(32) float right[kTileK][kRightStride];
   };
 
-  static __device__ __forceinline__ float operand(float weight) { return to_operand(weight); }
+  static __device__ __forceinline__ __half operand(float weight) { return __float2half_rn(weight); }
 
 #if FGS_TENSOR_CORES
-  __device__ TensorBlend() {
+  __device__ explicit TensorBlend(Stage& stage) : left_places_(&stage.left[0][0]), right_places_(&stage.right[0][0]) {}
+
+  __device__ void clear() {
     for (auto& line : sums_)
       for (TensorSums& sum : line) nvcuda::wmma::fill_fragment(sum, 0.0f);
   }
 
-  __device__ void add(float (*weights)[kStride], const int32_t* listed, int rows, const Slice<float>& features,
-                      Stage& stage) {
+  __device__ void add(__half (*weights)[Cells::kCount], const int32_t* listed, int rows,
+                      const Slice<float>& features, Stage& stage) {
+    static_assert(kListed % kTileK == 0);
+    for (int k = rows; k % kTileK != 0; ++k)  // splats that fill up a tile
+      if (lane_of_warp() < Cells::kCount) weights[k][lane_of_warp()] = __float2half_rn(0.0f);
+    __syncwarp();
     for (int first = 0; first < rows; first += kTileK) {
-      for (int k = rows; k < first + kTileK; ++k)  // rows that fill up a tile
-        if (lane_of_warp() < Cells::kCount) weights[k][lane_of_warp()] = 0.0f;
+      stage_weights(weights + first, stage);
       stage_operands<kWidth>(
-          features, [&](int k) { return first + k < rows; }, [&](int k) { return listed[first + k]; }, stage.rows);
+          features, [&](int k) { return first + k < rows; }, [&](int k) { return listed[first + k]; }, stage.right);
       __syncwarp();
-      TensorLeft<nvcuda::wmma::col_major> left[kTilesM];
+      Left left[kTilesM];
 #pragma unroll
-      for (int m = 0; m < kTilesM; ++m)
-        nvcuda::wmma::load_matrix_sync(left[m], &weights[first][m * kTileM], kStride);
+      for (int m = 0; m < kTilesM; ++m) left_places_.read(left[m], &stage.left[0][m * kTileM]);
 #pragma unroll
       for (int n = 0; n < kTilesN; ++n) {
         TensorRight right;
-        nvcuda::wmma::load_matrix_sync(right, &stage.rows[0][n * kTileN], kWidth + 8);
+        right_places_.read(right, &stage.right[0][n * kTileN]);
 #pragma unroll
         for (int m = 0; m < kTilesM; ++m) nvcuda::wmma::mma_sync(sums_[m][n], left[m], right, sums_[m][n]);
       }
@@ -122,10 +159,10 @@ class TensorBlend {
     }
   }
 
-  __device__ void write(const Cells& cells, float* out, int64_t C, int channels, Stage& stage) const {
+  __device__ void write(const Cells& cells, float* out, int64_t C, int channels, bool more, Stage& stage) const {
     constexpr int kAtOnce = kWidth / 2, kSpare = kAtOnce + 4, kPerRow = kAtOnce / 4;
-    static_assert(kTileM * kSpare <= kTileK * (kWidth + 8));
-    float* spare = &stage.rows[0][0];
+    static_assert(kTileM * kSpare <= kTileK * kRightStride);
+    float* spare = &stage.right[0][0];
     const bool whole = has_whole_chunks(out, C, channels);
 #pragma unroll
     for (int m = 0; m < kTilesM; ++m) {
@@ -140,12 +177,14 @@ class TensorBlend {
         for (int row = lane_of_warp() / kPerRow; row < kTileM; row += kWarp / kPerRow) {
           const int cell = m * kTileM + row;
           if (cell >= Cells::kCount || !cells.has(cell) || channel >= channels) continue;
-          const Chunk<float> chunk = *reinterpret_cast<const Chunk<float>*>(spare + row * kSpare + from);
+          Chunk<float> chunk = *reinterpret_cast<const Chunk<float>*>(spare + row * kSpare + from);
           float* to = out + cells.row(cell) * C + channel;
           if (whole) {
-            *reinterpret_cast<Chunk<float>*>(to) = chunk;
+            Chunk<float>* there = reinterpret_cast<Chunk<float>*>(to);
+            if (more) add_chunk(chunk, *there);
+            *there = chunk;
           } else {
-            for (int j = 0; j < 4 && channel + j < channels; ++j) to[j] = chunk.at[j];
+            for (int j = 0; j < 4 && channel + j < channels; ++j) to[j] = more ? to[j] + chunk.at[j] : chunk.at[j];
           }
         }
         __syncwarp();
@@ -154,10 +193,32 @@ class TensorBlend {
   }
 
  private:
+  // The weights of 8 splats.
+  static __device__ __forceinline__ void stage_weights(const __half (*weights)[Cells::kCount], Stage& stage) {
+    struct alignas(16) Halves {
+      __half at[8];
+    };
+    constexpr int kPerRow = Cells::kCount / 8;
+    const int row = lane_of_warp() / kPerRow, cell = lane_of_warp() % kPerRow * 8;
+    if (row >= kTileK) return;
+    const Halves halves = *reinterpret_cast<const Halves*>(&weights[row][cell]);
+#pragma unroll
+    for (int k = 0; k < 8; k += 4) {
+      const Chunk<float> chunk{__half2float(halves.at[k]), __half2float(halves.at[k + 1]),
+                               __half2float(halves.at[k + 2]), __half2float(halves.at[k + 3])};
+      *reinterpret_cast<Chunk<float>*>(&stage.left[row][cell + k]) = chunk;
+    }
+  }
+
+  using Left = TensorLeft<nvcuda::wmma::col_major>;
+  OperandPlaces<Left, kTileM, kLeftStride> left_places_;
+  OperandPlaces<TensorRight, kTileN, kRightStride> right_places_;
   TensorSums sums_[kTilesM][kTilesN];
 #else
-  __device__ void add(float (*)[kStride], const int32_t*, int, const Slice<float>&, Stage&) {}
-  __device__ void write(const Cells&, float*, int64_t, int, Stage&) const {}
+  __device__ explicit TensorBlend(Stage&) {}
+  __device__ void clear() {}
+  __device__ void add(__half (*)[Cells::kCount], const int32_t*, int, const Slice<float>&, Stage&) {}
+  __device__ void write(const Cells&, float*, int64_t, int, bool, Stage&) const {}
 #endif
 };
 
@@ -180,7 +241,8 @@ class TensorSpread {
 
 #if FGS_TENSOR_CORES
   // `spare` is shared memory of this warp.
-  __device__ void load(const Cells& cells, const Slice<float>& grads, float (*spare)[kRowStride]) {
+  __device__ TensorSpread(const Cells& cells, const Slice<float>& grads, float (*spare)[kRowStride])
+      : left_places_(&spare[0][0]) {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       stage_operands<kChannels>(
@@ -201,8 +263,8 @@ class TensorSpread {
     for (TensorSums& sum : sums) nvcuda::wmma::fill_fragment(sum, 0.0f);
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      TensorLeft<nvcuda::wmma::row_major> left;  // rows behind the last splat make rows that nobody reads
-      nvcuda::wmma::load_matrix_sync(left, &weights[0][step * kTileK], kStride);
+      Left left;  // rows behind the last splat make rows that nobody reads
+      left_places_.read(left, &weights[0][step * kTileK]);
 #pragma unroll
       for (int n = 0; n < kTilesN; ++n) nvcuda::wmma::mma_sync(sums[n], left, right_[step][n], sums[n]);
     }
@@ -212,9 +274,11 @@ class TensorSpread {
   }
 
  private:
+  using Left = TensorLeft<nvcuda::wmma::row_major>;
+  OperandPlaces<Left, kTileK, kStride> left_places_;
   TensorRight right_[kSteps][kTilesN];
 #else
-  __device__ void load(const Cells&, const Slice<float>&, float (*)[kRowStride]) {}
+  __device__ TensorSpread(const Cells&, const Slice<float>&, float (*)[kRowStride]) {}
   __device__ void multiply(const float (*)[kStride], int, float (*)[kRowStride]) const {}
 #endif
 };

@@ -20,6 +20,12 @@ struct alignas(16) Chunk {
   T at[16 / sizeof(T)];
 };
 
+template <class T>
+__device__ __forceinline__ void add_chunk(Chunk<T>& sum, const Chunk<T>& more) {
+#pragma unroll
+  for (int k = 0; k < static_cast<int>(16 / sizeof(T)); ++k) sum.at[k] += more.at[k];
+}
+
 // A splat's record, in chunks: the numbers of Record, side by side.
 constexpr int kCudaRecord = 12;
 template <class T>

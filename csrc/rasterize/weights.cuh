@@ -65,8 +65,8 @@ class WeightWalk {
   }
 
   // Writes the mean weights of the patch's cells to row[0], row[1], ..., as operands of the product P.
-  template <class P>
-  __device__ __forceinline__ void write(T w, T* row) const {
+  template <class P, class Weight>
+  __device__ __forceinline__ void write(T w, Weight* row) const {
     const int lane = lane_of_warp();
     if constexpr (kCell == 1) {
       row[lane] = P::operand(w);

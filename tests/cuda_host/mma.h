@@ -1,10 +1,9 @@
-// Stands in for CUDA's matrix products of a warp (nvcuda::wmma): 16x16x16 of half or bfloat16, 16x16x8 of tf32, summed
-// in float. The elements of a fragment are dealt to the lanes in an order that nothing should rely on. Operands lose
-// the bits that the tensor cores do not read.
+// Stands in for CUDA's matrix products of a warp (nvcuda::wmma): 16x16x8 of tf32, summed in float. The elements of a
+// fragment are dealt to the lanes in an order that nothing should rely on. Operands lose the bits that the tensor cores
+// do not read.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <cuda_runtime.h>
 
 namespace nvcuda::wmma {
 
@@ -25,30 +24,18 @@ inline float __float_to_tf32(float x) {
   return cuda_host::same_bits<float>((bits + 0x1000u) & ~0x1FFFu);
 }
 
-template <class T>
-struct Element {
-  using type = T;
-  static float read(T value) { return value; }
-};
-template <>
-struct Element<precision::tf32> {
-  using type = float;
-  static float read(float value) {
-    return cuda_host::same_bits<float>(cuda_host::same_bits<uint32_t>(value) & ~0x1FFFu);
-  }
-};
+// What a tensor core reads of an operand.
+inline float read_operand(float value) {
+  return cuda_host::same_bits<float>(cuda_host::same_bits<uint32_t>(value) & ~0x1FFFu);
+}
 
 template <class Use, int M, int N, int K, class T, class Layout = void>
 struct fragment {
-  static constexpr bool kSum = std::is_same_v<Use, accumulator>;
-  static constexpr bool kTf32 = std::is_same_v<T, precision::tf32>;
-  static_assert(M == 16 && N == 16 && (kSum ? K == 16 || K == 8 : K == (kTf32 ? 8 : 16)));
-  static_assert(kSum ? std::is_same_v<T, float>
-                     : kTf32 || std::is_same_v<T, __half> || std::is_same_v<T, __nv_bfloat16>);
+  static_assert(M == 16 && N == 16 && K == 8);
+  static_assert(std::is_same_v<T, std::conditional_t<std::is_same_v<Use, accumulator>, float, precision::tf32>>);
   static constexpr int rows = std::is_same_v<Use, matrix_b> ? K : M, columns = std::is_same_v<Use, matrix_a> ? K : N;
   static constexpr int num_elements = rows * columns / cuda_host::kLanes;
-  using Value = typename Element<T>::type;
-  Value x[num_elements];
+  float x[num_elements];
 
   // The place in the matrix, row by row, of the i-th element of a lane.
   static int place(int lane, int i) { return (i * cuda_host::kLanes + lane) * 7 % (rows * columns); }
@@ -56,9 +43,8 @@ struct fragment {
 
 template <class Fragment>
 void check_address(const void* at, unsigned stride, const char* name) {
-  const size_t bytes = sizeof(typename Fragment::Value);
   if (reinterpret_cast<uintptr_t>(at) % 32) cuda_host::fail(std::string(name) + " needs an address of whole 32 bytes");
-  if (stride * bytes % 16) cuda_host::fail(std::string(name) + " needs rows of whole 16 bytes");
+  if (stride * sizeof(float) % 16) cuda_host::fail(std::string(name) + " needs rows of whole 16 bytes");
 }
 
 inline size_t offset(int place, int columns, unsigned stride, bool by_row) {
@@ -121,8 +107,8 @@ void mma_sync(fragment<accumulator, M, N, K, float>& d, const fragment<matrix_a,
       for (int lane = 0; lane < cuda_host::kLanes; ++lane) visit(lane, *static_cast<const Deposit*>(deposits[lane]));
     };
     each([&](int lane, const Deposit& mine) CUDA_HOST_UNWATCHED {
-      for (int i = 0; i < A::num_elements; ++i) left[A::place(lane, i)] = Element<T>::read(mine.a->x[i]);
-      for (int i = 0; i < B::num_elements; ++i) right[B::place(lane, i)] = Element<T>::read(mine.b->x[i]);
+      for (int i = 0; i < A::num_elements; ++i) left[A::place(lane, i)] = read_operand(mine.a->x[i]);
+      for (int i = 0; i < B::num_elements; ++i) right[B::place(lane, i)] = read_operand(mine.b->x[i]);
       for (int i = 0; i < C::num_elements; ++i) sum[C::place(lane, i)] = mine.c->x[i];
     });
     for (int m = 0; m < M; ++m)

@@ -1,7 +1,6 @@
 // Kernels that show what the emulator does, right and wrong ones; called by test_cuda_host_emulator.py.
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
-#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <mma.h>
 
@@ -154,15 +153,16 @@ extern "C" __attribute__((visibility("default"))) const char* trial_dynamic(floa
   });
 }
 
-// c = a b, a [16, K], b [K, 16], with T made from float by a warp; `by_column`: b is stored as its transpose.
-template <class T, int K, class Layout>
+// c = a b, a [16, 8], b [8, 16]; `by_column`: b is stored as its transpose.
+template <class Layout>
 static __global__ void multiply(const float* a, const float* b, float* c, int misplaced) {
-  using Value = typename wmma::Element<T>::type;
-  __shared__ __align__(32) Value left[16 * K + 8], right[K * 16 + 8];
-  for (int i = threadIdx.x; i < 16 * K; i += 32) left[i] = Value(a[i]), right[i] = Value(b[i]);
+  using wmma::precision::tf32;
+  constexpr int K = 8;
+  __shared__ __align__(32) float left[16 * K + 8], right[K * 16 + 8];
+  for (int i = threadIdx.x; i < 16 * K; i += 32) left[i] = a[i], right[i] = b[i];
   __syncwarp();
-  wmma::fragment<wmma::matrix_a, 16, 16, K, T, wmma::row_major> fa;
-  wmma::fragment<wmma::matrix_b, 16, 16, K, T, Layout> fb;
+  wmma::fragment<wmma::matrix_a, 16, 16, K, tf32, wmma::row_major> fa;
+  wmma::fragment<wmma::matrix_b, 16, 16, K, tf32, Layout> fb;
   wmma::fragment<wmma::accumulator, 16, 16, K, float> fc;
   wmma::load_matrix_sync(fa, left + misplaced, K);
   wmma::load_matrix_sync(fb, right, std::is_same_v<Layout, wmma::row_major> ? 16 : K);
@@ -172,21 +172,10 @@ static __global__ void multiply(const float* a, const float* b, float* c, int mi
   wmma::store_matrix_sync(c, fc, 16, wmma::mem_row_major);
 }
 
-extern "C" __attribute__((visibility("default"))) const char* trial_multiply(const char* type, int by_column,
-                                                                             const float* a, const float* b, float* c,
-                                                                             int misplaced) {
+extern "C" __attribute__((visibility("default"))) const char* trial_multiply(int by_column, const float* a,
+                                                                             const float* b, float* c, int misplaced) {
   return message_of([&] {
-    const Launch one_warp{1, 32, nullptr};
-    const auto go = [&](auto row, auto column) {
-      launch(one_warp, by_column ? column : row, a, b, c, misplaced);
-    };
-    const std::string name = type;
-    if (name == "half")
-      go(multiply<__half, 16, wmma::row_major>, multiply<__half, 16, wmma::col_major>);
-    else if (name == "bfloat16")
-      go(multiply<__nv_bfloat16, 16, wmma::row_major>, multiply<__nv_bfloat16, 16, wmma::col_major>);
-    else
-      go(multiply<wmma::precision::tf32, 8, wmma::row_major>, multiply<wmma::precision::tf32, 8, wmma::col_major>);
+    launch({1, 32, nullptr}, by_column ? multiply<wmma::col_major> : multiply<wmma::row_major>, a, b, c, misplaced);
   });
 }
 
