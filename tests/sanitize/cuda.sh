@@ -36,5 +36,7 @@ EOF
 }
 
 run_under address outside_shared_memory global-buffer-overflow 'libasan.so libubsan.so libstdc++.so' "$@"
+# One test wants a race to be found by the emulator itself; another names one slot twice, which is a race by intent.
 run_under thread reverse_without_barrier 'data race' libtsan.so \
-  --deselect tests/test_cuda_host_emulator.py::test_missing_barrier_shows "$@"
+  --deselect tests/test_cuda_host_emulator.py::test_missing_barrier_shows \
+  --deselect tests/test_cuda_host_rasterize.py::test_lists_that_lead_outside_memory_are_not_followed "$@"
