@@ -267,6 +267,18 @@ def test_many_pairs_take_features_in_rounds(emulated: Emulated, tensor_cores: bo
     torch.testing.assert_close(actual, expected)
 
 
+@pytest.mark.parametrize("cell", [1, 2])
+def test_where_only_features_want_a_gradient(emulated: Emulated, cell: int) -> None:
+    args = arguments_of(random_splats(60, 21, 18, channels=5), cell)
+    given = backward_arguments(args, ops.rasterize(*args))
+    given = (None, None, None, *given[3:])
+    for name, a, e in zip(
+        GRADIENTS, emulated.ops.rasterize_backward(*given), ops.rasterize_backward(*given), strict=True
+    ):
+        assert_close(a, e, name)
+        assert bool(e.any()) == (name == "features"), name
+
+
 def test_nothing_to_do(emulated: Emulated) -> None:
     splats = random_splats(20, 21, 18, channels=3, batch=2).to(torch.float32)
     invisible = dataclasses.replace(splats, radii=torch.zeros_like(splats.radii))

@@ -26,6 +26,14 @@ def test_same_as_on_the_cpu(emulated: Emulated, dtype: torch.dtype, shape: tuple
     )
 
 
+def test_as_much_shared_memory_as_the_smallest_device_has(emulated: Emulated) -> None:
+    image, target = torch.rand(2, 1, 12, 40, 5, dtype=torch.float64)
+    with emulated.capability(75):
+        maps = emulated.ops.ssim(image, target)
+        emulated.ops.ssim_backward(torch.ones(1, dtype=torch.float64), image, target, *maps[1:])
+    torch.testing.assert_close(maps[0], ops.ssim(image, target)[0])
+
+
 def test_same_bits_in_any_order(emulated: Emulated) -> None:
     image, target = torch.rand(2, 2, 21, 34, 3)
     results = []

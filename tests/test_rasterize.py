@@ -415,6 +415,25 @@ class TestLaws:
                 moved = tensor.grad is not None and bool(tensor.grad.any())
                 assert moved == move
 
+    @pytest.mark.parametrize("move", [False, True])
+    @pytest.mark.parametrize("cell", [1, 2])
+    def test_features_get_the_same_gradient_where_nothing_else_wants_one(self, cell: int, move: bool) -> None:
+        gradients = []
+        for alone in (False, True):
+            splats = MIXED.to(FLOAT64, requires_grad=True)
+            assert splats.features is not None
+            if alone:
+                for name in ("means2d", "conics", "opacities", "colors", "depths"):
+                    getattr(splats, name).requires_grad_(False)
+            outputs = blend_compiled(splats, cell=cell, move=move)
+            total = sum((image * weights_like(image, k)).sum() for k, image in enumerate(outputs[:3]))
+            assert outputs[4] is not None
+            total = total + (outputs[4] * weights_like(outputs[4], 7)).sum()
+            wanted = [t for t in (splats.features, splats.background) if t is not None]
+            gradients.append(torch.autograd.grad(total, wanted))
+        for both, one in zip(*gradients, strict=True):
+            assert torch.equal(both, one) and both.any()
+
     def test_gradient_of_features_is_the_transpose_of_blending(self) -> None:
         # <blend(F), G> = <F, backward(G)>, which is what lifting features onto Gaussians relies on
         for cell in (1, 2, 4, 16):

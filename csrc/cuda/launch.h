@@ -13,7 +13,9 @@
 
 namespace fgs {
 
+// Also forgets the error, so that whoever asks the runtime next, torch above all, is not told of ours.
 inline void check_cuda(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
   STD_TORCH_CHECK(status == cudaSuccess, what, " failed: ", cudaGetErrorString(status), " (",
                   cudaGetErrorName(status), ")");
 }

@@ -20,8 +20,15 @@
 namespace fgs {
 inline namespace FGS_ISA {
 
+// On the device rounded once, for sure: left to itself, the compiler may fuse in one kernel and not in the next, and the
+// passes that go over a pixel's list must agree on every alpha.
+#if defined(__CUDA_ARCH__)
+FGS_HD float fma(float a, float b, float c) { return ::__fmaf_rn(a, b, c); }
+FGS_HD double fma(double a, double b, double c) { return ::__fma_rn(a, b, c); }
+#else
 FGS_HD float fma(float a, float b, float c) { return a * b + c; }
 FGS_HD double fma(double a, double b, double c) { return a * b + c; }
+#endif
 FGS_HD float min(float a, float b) { return a < b ? a : b; }
 FGS_HD double min(double a, double b) { return a < b ? a : b; }
 FGS_HD float max(float a, float b) { return a > b ? a : b; }

@@ -134,6 +134,11 @@ struct RasterizeGradArguments {
     last = checked(last, "last", kind.with(ScalarType::Int), {B, H, W}, "[B, H, W]");
   }
 
+  // Whether anything of it reaches the splats themselves.
+  bool moves_splats(bool features_move_geometry) const {
+    return color || alpha || depth || weights || (features && features_move_geometry);
+  }
+
   template <class T>
   RasterizeGrads<T> raw(Tensor& pairs, bool absgrad) const {
     return {data<T>(color),         data<T>(alpha),          data<T>(depth),
@@ -154,6 +159,11 @@ struct RasterizeGradResults {
     colors = in.empty({B, N, 3}), depths = in.empty({B, N});
     features = in.empty({want_features ? N : 0, in.channels()});
     absolute = in.empty({absgrad ? B : 0, N, 2});
+  }
+
+  // Nothing reaches the splats.
+  void leave_splats() {
+    for (Tensor* grad : {&means2d, &conics, &opacities, &colors, &depths, &absolute}) torch::stable::zero_(*grad);
   }
 
   using Tuple = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;

@@ -155,7 +155,8 @@ RasterizeGradResults::Tuple rasterize_backward_cpu(
   const bool want_features = given.features && features_need_grad;
   RasterizeGradResults results(in, want_features, absgrad);
   const int64_t C = in.channels(), pairs = in.pairs();
-  Tensor pair_grads = in.empty({pairs, kRecord});
+  const bool moves = given.moves_splats(features_move_geometry);
+  Tensor pair_grads = in.empty({moves ? pairs : 0, kRecord});
   const int64_t size = in.kind.dtype == ScalarType::Double ? 8 : 4;
   const int64_t fitting = std::max<int64_t>(kPairFeatureBytes / std::max<int64_t>(pairs * size, 1) / 16 * 16, 16);
   const int64_t round = want_features ? std::min(C, fitting) : 0;
@@ -168,7 +169,8 @@ RasterizeGradResults::Tuple rasterize_backward_cpu(
     RasterizeGrads<T> grads = given.raw<T>(pair_grads, absgrad);
     grads.pair_features = round ? mutable_data<T>(pair_features) : nullptr;
     grads.channel_count = round;
-    do {
+    grads.geometry = moves;
+    while (grads.geometry || grads.channel_begin < (round ? C : 0)) {
       for_each_tile(inputs, [&](int64_t tile, Scratch& scratch) {
         kernels(zero).rasterize_tile_backward(inputs, grads, tile, scratch);
       });
@@ -178,8 +180,8 @@ RasterizeGradResults::Tuple rasterize_backward_cpu(
       grads.channel_begin += round;
       grads.channel_count = std::min(round, C - grads.channel_begin);
       grads.geometry = false;
-    } while (round && grads.channel_begin < C);
-    sum_pairs(in, grads.pairs, results);
+    }
+    moves ? sum_pairs(in, grads.pairs, results) : results.leave_splats();
   };
   in.kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return results.tuple();

@@ -44,7 +44,7 @@ RasterizeResults::Tuple rasterize_cuda(Tensor means2d, Tensor conics, Tensor opa
     launch({blocks_for(tiles, 1), kTileThreads, device.stream},
            inputs.pooled() ? blend_kernel<T, true> : blend_kernel<T, false>, inputs, outputs);
     if (!in.features) return;
-    const bool tensor = tensor_cores && has_tensor_cores(in.means2d);
+    const bool tensor = tensor_cores && has_tensor_cores(blend_features_kernel<TensorBlend<1, 64>>);
     cell == 1 ? blend_features<1>(device, inputs, outputs, tiles, tensor)
               : blend_features<2>(device, inputs, outputs, tiles, tensor);
   };

@@ -74,7 +74,7 @@ struct RasterizeGrads {
   T* pairs;  // [P, kRecord or kCudaRecord]: Σ w dL/dcolor (3), Σ w dL/ddepth / Σw, moments of alpha dL/dalpha (6), absgrad (2)
   T* pair_features;  // [P, channel_count], for cells < 4
   int64_t channel_begin, channel_count;  // the channels of this round
-  bool geometry;     // false in rounds after the first: features only
+  bool geometry;     // whether the splats get theirs; later rounds are for features only
   bool absgrad;
 };
 

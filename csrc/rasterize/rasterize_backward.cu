@@ -91,7 +91,9 @@ RasterizeGradResults::Tuple rasterize_backward_cuda(
     using T = decltype(zero);
     const Tensor records = pack_records<T>(device, in);
     const RasterizeInputs<T> inputs = in.raw<T>(records);
-    {
+    if (!given.moves_splats(features_move_geometry)) {
+      results.leave_splats();
+    } else {
       Tensor pairs = in.empty({in.pairs(), kCudaRecord});
       const RasterizeGrads<T> grads = given.raw<T>(pairs, absgrad);
       pair_grads(device, inputs, grads, in.tiles());
@@ -99,8 +101,8 @@ RasterizeGradResults::Tuple rasterize_backward_cuda(
     }
     if (want_features) {
       Tensor none = in.empty({0});
-      feature_grads(device, in, inputs, given.raw<T>(none, absgrad), tensor_cores && has_tensor_cores(in.means2d),
-                    results.features);
+      feature_grads(device, in, inputs, given.raw<T>(none, absgrad),
+                    tensor_cores && has_tensor_cores(spread_features_kernel<TensorSpread<1, 64>>), results.features);
     }
   };
   in.kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);

@@ -16,11 +16,13 @@
 
 namespace fgs {
 
-inline bool has_tensor_cores(const Tensor& like) {
-  int major = 0;
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, like.get_device_index()),
-             "asking for the compute capability");
-  return major >= 8;
+// Whether a kernel of this file, as it is loaded on the current device, was compiled for one with tensor cores. The
+// device may have them and yet run code made for an older one.
+template <class... Parameters>
+bool has_tensor_cores(void (*kernel)(Parameters...)) {
+  cudaFuncAttributes loaded{};
+  check_cuda(cudaFuncGetAttributes(&loaded, reinterpret_cast<const void*>(kernel)), "looking at a kernel");
+  return loaded.ptxVersion >= 80;
 }
 
 constexpr int kTileM = 16, kTileN = 16, kTileK = 8;  // of one multiplication

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int kWide = 32, kTall = 8;   // pixels of a tile
 constexpr int kColumns = kWide + 2 * kReach;  // pixels that a row of it depends on
-constexpr int kMaxChannels = 4;
+template <class T>
+constexpr int kMaxChannels = sizeof(T) == 4 ? 4 : 3;  // of a block: more doubles than 64 KB hold, all that 7.5 has
 constexpr int kThreads = 128;
 constexpr int kRun = 4;                // neighbours that a thread filters in one go, reading kRun + 10 numbers
 constexpr int kResults = 3;            // numbers that come of each place
@@ -23,6 +24,7 @@ struct Values {
 };
 
 // Where a block works.
+template <class T>
 struct Tile {
   int image;                   // of the batch
   int64_t left, top, channel;  // first pixel, first channel
@@ -31,24 +33,26 @@ struct Tile {
   __device__ Tile(const ImageShape& shape, unsigned index) {
     const unsigned across = static_cast<unsigned>((shape.width + kWide - 1) / kWide);
     const unsigned down = static_cast<unsigned>((shape.height + kTall - 1) / kTall);
-    const unsigned parts = static_cast<unsigned>((shape.channels + kMaxChannels - 1) / kMaxChannels);
-    channel = index % parts * kMaxChannels;
+    const unsigned parts = static_cast<unsigned>((shape.channels + kMaxChannels<T> - 1) / kMaxChannels<T>);
+    channel = index % parts * kMaxChannels<T>;
     left = index / parts % across * kWide;
     top = index / parts / across % down * kTall;
     image = static_cast<int>(index / parts / across / down);
-    channels = shape.channels - channel < kMaxChannels ? static_cast<int>(shape.channels - channel) : kMaxChannels;
+    const int64_t left_over = shape.channels - channel;
+    channels = left_over < kMaxChannels<T> ? static_cast<int>(left_over) : kMaxChannels<T>;
   }
 };
 
+template <class T>
 int64_t tiles_of_image(const ImageShape& shape) {
   return ((shape.width + kWide - 1) / kWide) * ((shape.height + kTall - 1) / kTall) *
-         ((shape.channels + kMaxChannels - 1) / kMaxChannels);
+         ((shape.channels + kMaxChannels<T> - 1) / kMaxChannels<T>);
 }
 
 // Shared memory for M maps filtered along y, and for the results.
 template <class T>
 size_t shared_bytes(const ImageShape& shape, int M) {
-  const int64_t channels = shape.channels < kMaxChannels ? shape.channels : kMaxChannels;
+  const int64_t channels = shape.channels < kMaxChannels<T> ? shape.channels : kMaxChannels<T>;
   return static_cast<size_t>(kTall * channels * (M * kColumns + kResults * kWide)) * sizeof(T);
 }
 
@@ -70,7 +74,7 @@ __device__ void filter_run(const Read& read, Values<T, M> (&sums)[kRun]) {
 // Filters what make(values of the maps) gives at every place, zeros outside the image; finish(filtered) makes the
 // results of a place, and store(place in the maps, results) is called for each place of the tile inside the image.
 template <class T, int S, int M, class Make, class Finish, class Store>
-__device__ void filter_tile(const T* const (&maps)[S], const ImageShape& shape, const Tile& tile, const Make& make,
+__device__ void filter_tile(const T* const (&maps)[S], const ImageShape& shape, const Tile<T>& tile, const Make& make,
                             const Finish& finish, const Store& store) {
   const int channels = tile.channels, columns = kColumns * channels, width = kWide * channels;
   T* along_y = dynamic_shared<T>();               // [M][kTall][columns]
@@ -145,7 +149,7 @@ struct Forward {
 template <class T>
 __global__ void __launch_bounds__(kThreads) forward_kernel(Forward<T> f) {
   __shared__ double parts[kThreads / kWarp];
-  const Tile tile(f.shape, blockIdx.x);
+  const Tile<T> tile(f.shape, blockIdx.x);
   const T* const maps[2] = {f.image, f.target};
   double sum = 0;
   filter_tile<T, 2, 4>(
@@ -185,7 +189,7 @@ struct Backward {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) backward_kernel(Backward<T> f) {
-  const Tile tile(f.shape, blockIdx.x);
+  const Tile<T> tile(f.shape, blockIdx.x);
   const T* const maps[3] = {f.d_mean, f.d_square, f.d_cross};
   const T scale = f.grad[tile.image] / T(f.shape.image());
   const auto as_it_is = [](const Values<T, 3>& v) { return v; };
@@ -202,15 +206,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> ssim_cuda(Tensor image, Tensor target
   Tensor mean = torch::stable::new_empty(image, {shape.batch});
   Tensor d_mean = torch::stable::empty_like(image), d_square = torch::stable::empty_like(image),
          d_cross = torch::stable::empty_like(image);
-  const int64_t tiles = shape.batch * tiles_of_image(shape);
-  Tensor sums = scratch<double>(image, tiles);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
+    const int64_t tiles = shape.batch * tiles_of_image<T>(shape);
+    Tensor sums = scratch<double>(image, tiles);
     double* sum = mutable_data<double>(sums);
     launch({blocks_for(tiles, 1), kThreads, device.stream, shared_bytes<T>(shape, 4)}, forward_kernel<T>,
            Forward<T>{shape, data<T>(image), data<T>(target), mutable_data<T>(d_mean), mutable_data<T>(d_square),
                       mutable_data<T>(d_cross), sum});
-    launch({blocks_for(shape.batch, 1), kThreads, device.stream}, mean_kernel<T>, sum, tiles_of_image(shape),
+    launch({blocks_for(shape.batch, 1), kThreads, device.stream}, mean_kernel<T>, sum, tiles_of_image<T>(shape),
              shape.image(), mutable_data<T>(mean));
   };
   kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
@@ -228,7 +232,7 @@ Tensor ssim_backward_cuda(Tensor grad, Tensor image, Tensor target, Tensor d_mea
   Tensor out = torch::stable::empty_like(image);
   const auto go = [&](auto zero) {
     using T = decltype(zero);
-    launch({blocks_for(shape.batch * tiles_of_image(shape), 1), kThreads, device.stream, shared_bytes<T>(shape, 3)},
+    launch({blocks_for(shape.batch * tiles_of_image<T>(shape), 1), kThreads, device.stream, shared_bytes<T>(shape, 3)},
            backward_kernel<T>,
            Backward<T>{shape, data<T>(grad), data<T>(image), data<T>(target), data<T>(d_mean), data<T>(d_square),
                        data<T>(d_cross), mutable_data<T>(out)});

@@ -176,22 +176,27 @@ def _rasterize_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ..
 def _rasterize_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     g_color, g_alpha, g_depth, _, g_features, _, _, g_weights = grads
     features, background, transmittance = (ctx.saved_tensors[k] for k in (5, 6, 13))
+    needed = ctx.needs_input_grad
+    g_background = None
+    if background is not None and needed[6] and g_color is not None:
+        g_background = torch.einsum("bhwc,bhw->c", g_color, transmittance)
     if features is None:
         g_features = None
-    if all(grad is None for grad in (g_color, g_alpha, g_depth, g_features, g_weights)):
-        return (None,) * 17
-    wanted = ctx.needs_input_grad[5]
-    out = ops.rasterize_backward(
-        g_color, g_alpha, g_depth, g_features, g_weights, *ctx.saved_tensors, *ctx.settings, wanted
-    )
-    g_background = None
-    if background is not None and ctx.needs_input_grad[6] and g_color is not None:
-        g_background = torch.einsum("bhwc,bhw->c", g_color, transmittance)
+    *size, cell, move_geometry, tensor_cores, absgrad = ctx.settings
+    moves = any(needed[:5]) or absgrad
+    if not moves:  # the op passes over the splats only for what comes back to them
+        g_color = g_alpha = g_depth = g_weights = None
+        move_geometry = False
+    given = (g_color, g_alpha, g_depth, g_features, g_weights)
+    if all(grad is None for grad in given):
+        return (*(None,) * 6, g_background, *(None,) * 10)
+    settings = (*size, cell, move_geometry, tensor_cores, absgrad)
+    out = ops.rasterize_backward(*given, *ctx.saved_tensors, *settings, needed[5])
     return (
-        *out[:5],
-        out[5] if wanted and g_features is not None else None,
+        *(out[:5] if moves else (None,) * 5),
+        out[5] if needed[5] and g_features is not None else None,
         g_background,
-        out[6] if ctx.settings[-1] else None,
+        out[6] if absgrad else None,
         *(None,) * 9,
     )
 

@@ -23,7 +23,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
   const dim3 &grid = config.gridDim, &block = config.blockDim;
   const auto granted_here = granted.find(kernel);
   const size_t most = granted_here == granted.end() ? size_t{48} << 10 : granted_here->second;
-  last = cudaErrorInvalidValue;
+  cudaError_t status = cudaErrorInvalidValue;
   if (!grid.x || !grid.y || !grid.z || grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535)
     message = "the grid has no blocks or too many";
   else if (!block.x || !block.y || !block.z || block.x * block.y * block.z > 1024 || block.z > 64)
@@ -33,12 +33,12 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, const s
   else
     try {
       run({grid.x, grid.y, grid.z}, {block.x, block.y, block.z}, config.dynamicSmemBytes, body);
-      last = cudaSuccess;
+      return cudaSuccess;
     } catch (const std::exception& error) {
-      last = cudaErrorLaunchFailure;
+      status = cudaErrorLaunchFailure;
       message = error.what();
     }
-  return last;
+  return last = status;
 }
 
 }  // namespace cuda_host
@@ -52,9 +52,15 @@ const char* cudaGetErrorName(cudaError_t error) {
 cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
 cudaError_t cudaFuncGetName(const char**, const void*) { return cudaErrorInvalidValue; }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
-  message = "more shared memory than a device of capability " + std::to_string(capability) + " has";
-  if (static_cast<size_t>(bytes) > most_shared_memory()) return last = cudaErrorInvalidValue;
+  if (static_cast<size_t>(bytes) > most_shared_memory()) {
+    message = "more shared memory than a device of capability " + std::to_string(capability) + " has";
+    return last = cudaErrorInvalidValue;
+  }
   granted[kernel] = static_cast<size_t>(bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->ptxVersion = capability;
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {

@@ -153,6 +153,9 @@ extern "C" __attribute__((visibility("default"))) const char* trial_dynamic(floa
   });
 }
 
+// The error that the next to ask the runtime would be told of.
+extern "C" __attribute__((visibility("default"))) int trial_last_error() { return cudaGetLastError(); }
+
 // c = a b, a [16, 8], b [8, 16]; `by_column`: b is stored as its transpose.
 template <class Layout>
 static __global__ void multiply(const float* a, const float* b, float* c, int misplaced) {
