@@ -16,6 +16,7 @@ from typing import Any
 
 import feature_gs  # noqa: F401  # isort: skip  before torch, which reads the environment when it loads
 import torch
+from edited import COUNT, make_cloud
 from taught import start, write_taught_blobs
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -23,6 +24,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from feature_gs.editing import Cloud
+from feature_gs.editing.operations import recolour, rotate, scale, translate
 from feature_gs.gaussians import GaussianModel
 from feature_gs.training import Trainer
 from feature_gs.training.densification import Strategy
@@ -51,6 +54,9 @@ class Waits(TorchDispatchMode):
         there = any(tensor.device.type == DEVICE for tensor in tensors)
         if there and name in _WAITING:
             self.found.append(name)
+        indexes = name.startswith("aten.index") and args[0].device.type == "cpu"
+        if indexes and any(rows is not None and rows.device.type == DEVICE for rows in args[1]):
+            raise RuntimeError("a tensor of the CPU is indexed on the device")  # fake tensors allow that
         result = func(*args, **kwargs)
         if name.startswith(("aten._to_copy", "aten.copy_")) and isinstance(result, Tensor):
             crosses = len({tensor.device.type for tensor in (*tensors, result)}) > 1
@@ -128,6 +134,24 @@ def steps(name: str, **given: Any) -> None:
             sys.exit(f"{name} {given}: a step waits for the device: {waits.found}")
 
 
+def edits() -> None:
+    """Every edit of Gaussians on the device; features and what the plan says are on the CPU, as loaded."""
+    cloud, guest = make_cloud()[0], make_cloud(1)[0]
+    with pretending():
+        cloud, guest = (Cloud(moved(each.model), each.field) for each in (cloud, guest))
+        some = torch.empty(COUNT // 2, dtype=torch.int64, device=DEVICE)  # rows: a mask's size is its values'
+        matrix, point, quat = torch.empty(3, 3), torch.empty(3), torch.empty(4)
+        for edited in (
+            recolour(cloud, some, matrix, point),
+            translate(cloud, some, point),
+            rotate(cloud, some, quat, point),
+            scale(cloud, some, 2.0, point),
+            cloud.take(some),
+            cloud.joined(guest),
+        ):
+            check_devices(tuple(edited.model.parameters()))
+
+
 def check_devices(tensors: tuple[Tensor, ...]) -> None:
     """Exits unless all are on the device."""
     if any(tensor.device.type != DEVICE for tensor in tensors):
@@ -154,6 +178,7 @@ def notices() -> None:
 
 if __name__ == "__main__":
     notices()
+    edits()
     steps("shared", densify_from_iter=1000)
     steps("own", strategy="mcmc", densify_from_iter=1000)
     steps("shared", decoder="linear", feature_dim=3, densify_from_iter=1000)

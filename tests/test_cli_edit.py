@@ -235,8 +235,8 @@ def test_of_a_model_that_sam_taught_sam_is_asked(
     taught = GaussianScene(loaded.trained, replace(loaded.field, teacher="sam_vit_b?x=1"))
     asked: list[object] = []
 
-    def load(*arguments: object) -> str:
-        asked.append(arguments)
+    def load(*arguments: object, device: torch.device) -> str:
+        asked.append((*arguments, device))
         return "the decoder"
 
     def ask(*_: object, sam: object) -> Selection:
@@ -248,7 +248,9 @@ def test_of_a_model_that_sam_taught_sam_is_asked(
     monkeypatch.setattr("feature_gs.editing.answer.ask_box", ask)
     taught.select(point=(1, 1), view=VIEW, weights=tmp_path)
     taught.select(box=(1, 1, 2, 2), view=VIEW)
-    assert asked == [("sam_vit_b", tmp_path), "the decoder", ("sam_vit_b", None), "the decoder"]
+    there = loaded.trained.model.means.device
+    calls = [("sam_vit_b", tmp_path, there), "the decoder", ("sam_vit_b", None, there), "the decoder"]
+    assert asked == calls
 
 
 def test_decompose_shows_all_only_it_and_the_rest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

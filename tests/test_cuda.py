@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from blobs import busy_settings, new_trainer
 from random_scenes import random_scene
-from taught import settings, write_taught_blobs
+from taught import calm, write_taught_blobs
 
 from feature_gs.cli.main import main
 from feature_gs.gaussians import GaussianModel
@@ -81,7 +82,7 @@ def test_a_run_is_as_good_as_on_the_cpu(tmp_path: Path, monkeypatch: pytest.Monk
     for device in ("cuda", "cpu"):
         monkeypatch.setenv("FEATURE_GS_DEVICE", device)
         out = tmp_path / device
-        train(settings(scene, out, iterations=300, test_iterations=()))
+        train(calm(scene, out, iterations=300, test_iterations=()))  # densifying draws other numbers there
         figures = json.loads((out / "results.json").read_text())["iteration_300"]
         psnr[device] = figures["test"]["psnr"]
         assert figures["features"]["cosine"]["test"] > 0.5
@@ -97,7 +98,21 @@ def test_every_verb_runs(tmp_path: Path) -> None:
     assert main(["evaluate", "-m", str(out)]) == 0
     view = load_scene(scene, eval=True).test[0].camera
     place = ["--view", view.name, "--point", str(view.width // 2), str(view.height // 2)]
-    assert main(["segment", "-m", str(out), *place]) == 0
+    assert main(["segment", "-m", str(out), *place, "--name", "thing"]) == 0
+    assert main(["decompose", "-m", str(out), "--selection", "thing"]) == 0
+    edits = [
+        {"recolour": "thing", "to": "red"},
+        {"duplicate": "thing", "as": "twin"},
+        {"rotate": "twin", "axis": "z", "degrees": 30},
+        {"scale": "twin", "factor": 2, "about": [0, 0, 0]},
+        {"translate": "twin", "by": [1, 0, 0]},
+        {"insert": str(out), "as": "guest"},
+        {"delete": "thing"},
+    ]
+    plan, edited = tmp_path / "edit.yaml", tmp_path / "edited"
+    plan.write_text(yaml.safe_dump({"edits": edits}))
+    assert main(["edit", "-m", str(out), "--config", str(plan), "-o", str(edited)]) == 0
+    assert main(["render", "-m", str(edited)]) == 0
 
 
 def test_two_thousand_steps_with_densification(tmp_path: Path) -> None:

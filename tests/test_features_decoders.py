@@ -13,7 +13,7 @@ from feature_gs.features.decoders import (
     Conv3x3Decoder,
     LinearDecoder,
     decoder_from_state,
-    encode_with,
+    encoder_of,
     make_decoder,
     start_from_pca,
 )
@@ -87,7 +87,7 @@ def test_conv3x3_refuses_single_gaussians_and_says_why() -> None:
     with pytest.raises(UserError, match="mixes neighbouring cells.*--decoder linear"):
         decoder.decode_gaussians(torch.zeros(5, 2))
     with pytest.raises(UserError, match="mixes neighbouring cells"):
-        encode_with(decoder, torch.zeros(5, 3))
+        encoder_of(decoder)(torch.zeros(5, 3))
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv3x3"])
@@ -122,8 +122,8 @@ def test_start_from_a_pca_reproduces_rank_k_maps() -> None:
     start_from_pca(decoder, basis)  # type: ignore[arg-type]
     assert torch.allclose(decoder(features), maps, atol=1e-6)
     projected = (maps - basis.mean) @ basis.components
-    assert torch.allclose(encode_with(decoder, maps), projected, atol=1e-5)
-    assert torch.allclose(decoder(encode_with(decoder, maps)), maps, atol=1e-5)
+    assert torch.allclose(encoder_of(decoder)(maps), projected, atol=1e-5)
+    assert torch.allclose(decoder(encoder_of(decoder)(maps)), maps, atol=1e-5)
 
 
 def test_start_from_a_pca_refuses_what_does_not_fit() -> None:
@@ -137,16 +137,16 @@ def test_start_from_a_pca_refuses_what_does_not_fit() -> None:
 def test_encoding_is_least_squares_and_smallest_where_it_is_not_unique() -> None:
     decoder = make_decoder("linear", 3, 8, generator=generator())
     targets = draw(10, 8)
-    residual = decoder.decode_gaussians(encode_with(decoder, targets)) - targets
+    residual = decoder.decode_gaussians(encoder_of(decoder)(targets)) - targets
     weight = decoder.get_parameter("weight")
     assert (residual @ weight).abs().max() < 1e-5, "the residual is orthogonal to what can be decoded"
 
     twice = torch.tensor([[1.0, 1.0], [0.0, 0.0]])  # both features decode to the same
     decoder = decoder_from_state("linear", 2, 2, {"weight": twice, "bias": torch.zeros(2)})
-    assert torch.allclose(encode_with(decoder, torch.tensor([4.0, 9.0])), torch.tensor([2.0, 2.0]))
+    assert torch.allclose(encoder_of(decoder)(torch.tensor([4.0, 9.0])), torch.tensor([2.0, 2.0]))
 
     targets = draw(3, 4, 5)
-    assert torch.equal(encode_with(make_decoder("none", 5, 5), targets), targets)
+    assert torch.equal(encoder_of(make_decoder("none", 5, 5))(targets), targets)
 
 
 @pytest.mark.parametrize("kind", DECODERS)

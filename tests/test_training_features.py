@@ -10,7 +10,7 @@ from blobs import SIZE, busy_settings, make_kinds, new_trainer, state_of, write_
 from taught import CHANNELS, TEACHERS, calm, cosine_of, field_of, settings, start, teacher, write_taught_blobs
 from torch import Tensor
 
-from feature_gs.features.decoders import encode_with
+from feature_gs.features.decoders import encoder_of
 from feature_gs.features.field import field_path
 from feature_gs.rasterizer import rasterize
 from feature_gs.rendering import render
@@ -198,7 +198,7 @@ def test_pca_starts_at_the_truth(scene: Path, tmp_path: Path) -> None:
     decoder = trainer.distillation.decoder
     for view in trainer.scene.train:
         rows = teacher(scene).load(view).features.float().permute(1, 2, 0)
-        assert torch.allclose(decoder(encode_with(decoder, rows)[None])[0], rows, atol=2e-3)
+        assert torch.allclose(decoder(encoder_of(decoder)(rows)[None])[0], rows, atol=2e-3)
 
 
 def test_speedup_means_a_linear_decoder_of_a_quarter(scene: Path, tmp_path: Path) -> None:

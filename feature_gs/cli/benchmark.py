@@ -307,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
     sgemm = sgemm_rate(config.repeats)
     machine = f"{build_info()['simd']}, {threads} threads, torch {torch.__version__}"
     print(f"{machine}, sgemm {sgemm / 1e9:.0f} GFLOP/s")
+    if torch.cuda.is_available():
+        print("The CPU backend; of the GPU: python benchmarks/gpu.py")
     print(_HEADER)
     rows: list[Row] = []
     if config.model_path is not None:

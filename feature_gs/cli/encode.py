@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 
 from feature_gs.encoders import is_encoder_name, load_encoder
 from feature_gs.errors import UserError
 from feature_gs.features.encoding import encode_scene
 from feature_gs.features.teacher import find_teacher, teacher_folder
+from feature_gs.rasterizer.device import network_device
 from feature_gs.scenes import load_scene
 
 
@@ -76,8 +76,7 @@ def run(config: EncodeConfig) -> None:
     maps = None if is_encoder_name(config.teacher) else find_teacher(config.source_path, config.teacher)
     if maps is not None:
         raise UserError(f"{maps} holds maps already: train on them with -f {config.teacher}.")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = load_encoder(config.teacher, weights=config.weights, device=device)
+    encoder = load_encoder(config.teacher, weights=config.weights, device=network_device())
     name = config.name or config.teacher
     folder = teacher_folder(config.source_path, name)
     try:

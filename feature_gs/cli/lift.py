@@ -32,6 +32,7 @@ from feature_gs.features.lifting import Lifted, lift
 from feature_gs.features.rendering import fit_field_palette
 from feature_gs.features.teacher import TeacherStore
 from feature_gs.gaussians import GaussianModel
+from feature_gs.rasterizer.device import compute_device
 from feature_gs.scenes import View, load_scene, write_cameras_json
 from feature_gs.training import TrainConfig
 from feature_gs.training.folder import make_folder
@@ -116,7 +117,8 @@ def _of_model(config: LiftConfig, say: Callable[[str], None]) -> _Lesson:
 
 
 def _of_ply(config: LiftConfig, ply: Path, say: Callable[[str], None]) -> _Lesson:
-    model = GaussianModel.load_ply(ply)
+    device = compute_device()
+    model = GaussianModel.load_ply(ply).to(device)
     source = Path(config.source_path)
     settings = TrainConfig(
         source_path=str(source.resolve()),
@@ -146,7 +148,7 @@ def _of_ply(config: LiftConfig, ply: Path, say: Callable[[str], None]) -> _Lesso
         scene = at_teacher_size(scene, teacher)
     splits = zip(SPLITS, (scene.train, scene.test), strict=True)
     cameras = {split: [view.camera for view in views] for split, views in splits}
-    background = torch.full((3,), 1.0 if config.white_background else 0.0)
+    background = torch.full((3,), 1.0 if config.white_background else 0.0, device=device)
     trained = Trained(config.model_path, 0, settings, cameras, model, background)
     return _Lesson(trained, scene.train, teacher)
 

@@ -66,7 +66,10 @@ def _found(
     camera = find_view(trained, asked["view"])
     if kind == "patch":
         return ask_patch(trained, field, camera, Patch(*asked["patch"]))[0]
-    sam = SamDecoder.load(field.teacher.partition("?")[0], weights) if is_sam(field) else None
+    sam = None
+    if is_sam(field):
+        device = trained.model.means.device
+        sam = SamDecoder.load(field.teacher.partition("?")[0], weights, device=device)
     if kind == "point":
         return ask_points(trained, field, camera, asked["point"], asked["negative_point"], sam=sam)
     return ask_box(trained, field, camera, Box(*asked["box"]), sam=sam)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from feature_gs.features.decoders import encode_with
+from feature_gs.features.decoders import encoder_of
 from feature_gs.features.field import FeatureField
 from feature_gs.gaussians import GaussianModel
 
@@ -40,7 +40,8 @@ class Cloud:
         parts = {name: getattr(self.model, name).detach()[rows] for name in PARAMETERS}
         field = self.field
         if field is not None:
-            field = replace(field, features=field.features.detach()[rows], seen=field.seen[rows])
+            there = rows.to(field.features.device)
+            field = replace(field, features=field.features.detach()[there], seen=field.seen[there])
         return Cloud(GaussianModel(**parts, sh_degree=self.model.sh_degree), field)
 
     def changed(self, **parts: Tensor) -> "Cloud":
@@ -61,7 +62,8 @@ class Cloud:
             name: torch.cat([getattr(first, name).detach(), getattr(second, name).detach().to(first.means)])
             for name in PARAMETERS[:-1]
         }
-        parts["sh_rest"] = torch.cat([_padded(first.sh_rest, bands), _padded(second.sh_rest, bands)])
+        sh_rest = (_padded(model.sh_rest, bands).to(first.means) for model in (first, second))
+        parts["sh_rest"] = torch.cat(list(sh_rest))
         degree = max(first.sh_degree, second.sh_degree)
         field = None if self.field is None else _joined_field(self.field, other)
         return Cloud(GaussianModel(**parts, sh_degree=degree), field)
@@ -83,7 +85,8 @@ def _joined_field(field: FeatureField, other: Cloud) -> FeatureField:
     else:
         features, seen = guest.features.to(field.features), guest.seen.to(field.seen.device)
         if not _same_decoder(field, guest):
-            features = encode_with(field.decoder, guest.decoder.decode_gaussians(features))
+            decoder = guest.decoder.to(features.device)
+            features = encoder_of(field.decoder)(decoder.decode_gaussians(features))
     return replace(
         field,
         features=torch.cat([field.features.detach(), features]),

@@ -53,7 +53,7 @@ def recolour(
         matrix: Of RGB in [0, 1]. [3, 3]
         offset: Of RGB in [0, 1]. [3]
     """
-    matrix, offset = matrix.double(), offset.double()
+    matrix, offset = (_beside(cloud, part) for part in (matrix, offset))
     sh_dc, sh_rest = (part.detach().clone() for part in (cloud.model.sh_dc, cloud.model.sh_rest))
     shift = (matrix.sum(dim=1) / 2 + offset - 0.5) / SH_C0  # rgb = 0.5 + SH_C0 sh_dc + ...
     sh_dc[selected] = (sh_dc[selected].double() @ matrix.T + shift).to(sh_dc)
@@ -70,7 +70,7 @@ def translate(cloud: Cloud, selected: Tensor, by: Tensor) -> Cloud:  # [N] bool,
         by: World units. [3]
     """
     means = cloud.model.means.detach().clone()
-    means[selected] = (means[selected].double() + by.double()).to(means)
+    means[selected] = (means[selected].double() + _beside(cloud, by)).to(means)
     return cloud.changed(means=means)
 
 
@@ -83,8 +83,8 @@ def rotate(cloud: Cloud, selected: Tensor, quat: Tensor, about: Tensor) -> Cloud
         quat: The rotation w, x, y, z, of any length but 0. [4]
         about: The point that stays, world units. [3]
     """
-    quat = torch.nn.functional.normalize(quat.double(), dim=0)
-    model, about = cloud.model, about.double()
+    model, quat, about = cloud.model, _beside(cloud, quat), _beside(cloud, about)
+    quat = torch.nn.functional.normalize(quat, dim=0)
     means, quats, sh_rest = (part.detach().clone() for part in (model.means, model.quats, model.sh_rest))
     offsets = means[selected].double() - about
     means[selected] = (rotate_vectors(quat.expand(len(offsets), 4), offsets) + about).to(means)
@@ -102,7 +102,7 @@ def scale(cloud: Cloud, selected: Tensor, factor: float, about: Tensor) -> Cloud
         factor: > 0.
         about: The point that stays, world units. [3]
     """
-    model, about = cloud.model, about.double()
+    model, about = cloud.model, _beside(cloud, about)
     means, log_scales = model.means.detach().clone(), model.log_scales.detach().clone()
     means[selected] = ((means[selected].double() - about) * factor + about).to(means)
     log_scales[selected] = (log_scales[selected].double() + math.log(factor)).to(log_scales)
@@ -121,3 +121,7 @@ def centre(cloud: Cloud, selected: Tensor) -> Tensor:  # [N] bool
     """
     weights = cloud.model.opacities.detach()[selected].double()[:, None]
     return (weights * cloud.model.means.detach()[selected].double()).sum(dim=0) / weights.sum()
+
+
+def _beside(cloud: Cloud, part: Tensor) -> Tensor:
+    return part.to(cloud.model.means.device, torch.float64)

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -211,27 +211,27 @@ def pca_decoder(maps: Iterable[Tensor], features: int, channels: int) -> LinearD
 
 
 @torch.no_grad()
-def encode_with(decoder: Decoder, targets: Tensor) -> Tensor:  # [..., C]
-    """The features whose decoding comes nearest to the targets (least squares; the smallest such).
+def encoder_of(decoder: Decoder) -> Callable[[Tensor], Tensor]:
+    """What leads from the teacher's space to that of the Gaussians.
 
-    For a decoder started from a PCA this is the projection onto its components.
+    It gives the features whose decoding comes nearest (least squares; the smallest such). For a decoder
+    started from a PCA this is the projection onto its components.
 
     Args:
-        decoder: none or linear.
-        targets: Features in the teacher's space. [..., C]
+        decoder: none or linear, as it is now.
 
     Returns:
-        Features as Gaussians carry them. [..., c]
+        A function from the teacher's features [..., C] to those that Gaussians carry [..., c].
 
     Raises:
         UserError: The decoder is conv3x3, which has no inverse for a single cell.
     """
     if isinstance(decoder, NoDecoder):
-        return targets
+        return lambda targets: targets
     if isinstance(decoder, LinearDecoder):
-        weight = decoder.weight.double()
+        bias, weight = decoder.bias.detach(), decoder.weight.detach().double()
         inverse = weight @ torch.linalg.pinv(weight.t() @ weight, hermitian=True)  # [C, c]
-        return (targets - decoder.bias.to(targets)) @ inverse.to(targets)
+        return lambda targets: (targets - bias.to(targets)) @ inverse.to(targets)
     raise UserError(
         f"teacher maps cannot be brought into the space of a {decoder.kind} decoder, which mixes "
         "neighbouring cells. Lift with --decoder linear or none, or train with --features joint."

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feature_gs.errors import UserError
-from feature_gs.features.decoders import Decoder, encode_with, make_decoder
+from feature_gs.features.decoders import Decoder, encoder_of, make_decoder
 from feature_gs.features.field import FeatureField
 from feature_gs.features.grid import FeatureGrid, cell_size, cell_weights, grid_for
 from feature_gs.features.maps import TeacherMap
@@ -116,19 +116,19 @@ class _Look:
         cells: The Gaussians' weights in the view's cells.
         grid: The cells.
         teacher_map: What the teacher says of them.
-        decoder: The Gaussians carry what it decodes.
+        encode: From the teacher's space to what the Gaussians carry.
         inside: 1 where the map is, else 0. [1, h, w, 1]
     """
 
     cells: CellWeights
     grid: FeatureGrid
     teacher_map: TeacherMap
-    decoder: Decoder
+    encode: Callable[[Tensor], Tensor]
     inside: Tensor
 
     def target(self) -> Tensor:
         """The map in the space that the Gaussians carry. [1, h, w, c]"""  # noqa: D415
-        rows = encode_with(self.decoder, as_rows(self.teacher_map, self.grid, self.inside.device))
+        rows = self.encode(as_rows(self.teacher_map, self.grid, self.inside.device))
         target = self.inside.new_zeros(*self.inside.shape[:3], rows.shape[2])
         target[0, : rows.shape[0], : rows.shape[1]] = rows
         return target
@@ -148,7 +148,7 @@ class _Passes:
     cell: tuple[float, float] = (1.0, 1.0)
 
     def __iter__(self) -> Iterator[_Look]:
-        sizes = []
+        sizes, encode = [], encoder_of(self.decoder)
         for view in self.watch(self.views):
             teacher_map = self.teacher.load(view)
             sizes.append(cell_size(teacher_map, view.camera))
@@ -156,7 +156,7 @@ class _Passes:
             cells = cell_weights(self.model, grid, antialiased=self.antialiased, near=self.near)
             inside = self.model.means.new_zeros(1, grid.rows, grid.columns, 1)
             inside[:, : teacher_map.features.shape[1], : teacher_map.features.shape[2]] = 1
-            yield _Look(cells, grid, teacher_map, self.decoder, inside)
+            yield _Look(cells, grid, teacher_map, encode, inside)
         self.cell = middle_cell(sizes)
 
 

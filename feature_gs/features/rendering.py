@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,19 @@ class FeatureMap:
     cells_y: float
 
 
+_uploaded: WeakKeyDictionary[FeatureField, Tensor] = WeakKeyDictionary()
+
+
+def _features_beside(field: FeatureField, like: Tensor) -> Tensor:
+    """The features on another device, where they stay for the next view, as long as the field lives."""
+    if field.features.device == like.device:
+        return field.features.to(like)
+    found = _uploaded.get(field)
+    if found is None or found.device != like.device or found.dtype != like.dtype:
+        found = _uploaded[field] = field.features.to(like)
+    return found
+
+
 @torch.no_grad()
 def render_features(
     model: GaussianModel,
@@ -70,7 +84,7 @@ def render_features(
         view, pixels = grid.camera, grid.cell
     else:
         view = camera
-    features = field.features.to(model.means)
+    features = _features_beside(field, model.means)
     output = rasterize_view(
         model, view, antialiased=antialiased, near=near, features=features, feature_cell=pixels
     )
@@ -159,7 +173,7 @@ def render_palette(
             camera,
             antialiased=antialiased,
             near=near,
-            colors=field.features.to(model.means) @ matrix,
+            colors=_features_beside(field, model.means) @ matrix,
         )
         return palette_picture(output.color[0] + output.alpha[0][..., None] * bias, output.alpha[0])
     rendered = render_features(model, field, camera, antialiased=antialiased, near=near)

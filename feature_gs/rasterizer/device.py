@@ -1,4 +1,4 @@
-"""Where the compiled core can work on this machine."""
+"""Where the compiled core and networks can work on this machine."""
 
 import os
 
@@ -26,6 +26,13 @@ def compute_device() -> torch.device:
     if wish == "cuda" and lacking:
         raise UserError(f"{VARIABLE}=cuda: {lacking}. `feature-gs info` shows what was built.")
     return torch.device("cpu" if wish == "cpu" or lacking else "cuda")
+
+
+def network_device() -> torch.device:
+    """As `compute_device`, for networks, which need no kernels of the core."""
+    if torch.cuda.is_available() and os.environ.get(VARIABLE) != "cpu":
+        return torch.device("cuda")
+    return torch.device("cpu")
 
 
 def why_no_cuda() -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from feature_gs.errors import UserError
@@ -29,6 +28,8 @@ def write_video(path: Path, frames: Iterable[Picture], *, fps: float = 30) -> in
         ValueError: No frame, or a frame of another size.
     """
     check_ffmpeg()
+    import imageio_ffmpeg
+
     iterator = iter(frames)
     first = next(iterator, None)
     if first is None:
@@ -61,8 +62,10 @@ def write_video(path: Path, frames: Iterable[Picture], *, fps: float = 30) -> in
 def check_ffmpeg() -> None:
     """Raises a UserError when there is no ffmpeg to write videos with; call it before expensive work."""
     try:
+        import imageio_ffmpeg
+
         imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
+    except (ImportError, RuntimeError) as error:
         raise UserError(
             "A video needs ffmpeg, and none was found.\n"
             "  Mend it with `pip install imageio[ffmpeg]`, or set IMAGEIO_FFMPEG_EXE to an ffmpeg program."

@@ -9,7 +9,7 @@ from torch import Tensor
 from feature_gs.errors import UserError
 from feature_gs.training.interrupt import StopRequest, TrainingInterrupted
 from feature_gs.training.measure import measure, measure_features
-from feature_gs.training.memory import advice_on_memory
+from feature_gs.training.memory import advice_on_memory, is_out_of_memory
 from feature_gs.training.not_finite import NotFiniteError
 from feature_gs.training.progress import Curves, Progress
 from feature_gs.training.sampling import Maps, PhotoQueue
@@ -59,8 +59,11 @@ def run_training(trainer: Trainer) -> None:
         trainer.seconds, trainer.iteration = time.perf_counter() - started, error.iteration - 1
         message = f"{error}\nThe state before it: {trainer.save_checkpoint()}"
         raise NotFiniteError(message, error.iteration) from error
-    except torch.OutOfMemoryError as error:
-        advice = advice_on_memory(config, trainer.iteration, len(trainer.model), trainer.folder)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        done, count = trainer.iteration, len(trainer.model)
+        advice = advice_on_memory(config, trainer.device, done, count, trainer.folder)
         raise UserError(advice) from error
     finally:
         photos.close()

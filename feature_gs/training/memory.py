@@ -4,6 +4,8 @@ import ctypes
 import sys
 from pathlib import Path
 
+import torch
+
 from feature_gs.training.config import TrainConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
@@ -26,11 +28,21 @@ def keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _KEEP)
 
 
-def advice_on_memory(config: TrainConfig, iteration: int, gaussians: int, folder: Path) -> str:
-    """The message to stop with when the GPU's memory is full: what takes it, and what to lower.
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocation failed. What the core asks torch for fails without torch's name for it."""
+    said = str(error)
+    of_the_core = "API call failed" in said and ("new_empty" in said or "empty_like" in said)
+    return isinstance(error, torch.OutOfMemoryError) or of_the_core or "can't allocate memory" in said
+
+
+def advice_on_memory(
+    config: TrainConfig, device: torch.device, iteration: int, gaussians: int, folder: Path
+) -> str:
+    """The message to stop with when memory is full: what takes it, and what to lower.
 
     Args:
         config: The settings of the run.
+        device: Whose memory.
         iteration: Steps done.
         gaussians: How many there are.
         folder: The model folder.
@@ -44,9 +56,12 @@ def advice_on_memory(config: TrainConfig, iteration: int, gaussians: int, folder
     if config.foundation_model:
         channels = max(1, (config.feature_dim or 64) // 4)
         flags += [f"--decoder linear --feature_dim {channels} (fewer channels)"]
+    memory, elsewhere = "memory", ""
+    if device.type == "cuda":
+        memory, elsewhere = "GPU's memory", " FEATURE_GS_DEVICE=cpu trains on the CPU."
     return (
-        f"iteration {iteration + 1}: the GPU's memory does not suffice for {gaussians:,} Gaussians.\n"
+        f"iteration {iteration + 1}: the {memory} does not suffice for {gaussians:,} Gaussians.\n"
         f"  Lower what it has to hold: {', '.join(flags)}.\n"
-        f"  Checkpoints in {folder / 'checkpoints'} are whole; --resume goes on from the newest. "
-        "FEATURE_GS_DEVICE=cpu trains on the CPU."
+        f"  Checkpoints in {folder / 'checkpoints'} are whole; --resume goes on from the newest."
+        f"{elsewhere}"
     )

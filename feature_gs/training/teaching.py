@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from feature_gs.encoders import encoder_names, is_encoder_name, load_encoder
 from feature_gs.errors import UserError
 from feature_gs.features.decoders import check_channels
 from feature_gs.features.encoding import encode_scene
 from feature_gs.features.teacher import TeacherStore, find_teacher, teacher_folder
+from feature_gs.rasterizer.device import network_device
 from feature_gs.scenes import Scene, View, load_scene
 from feature_gs.training.config import TrainConfig
 
@@ -106,8 +105,8 @@ def open_teacher(
             "timm:MODEL. A folder holds meta.json and one .safetensors file per photo (docs/files.md)."
         )
     scene = load_scene(source, images=images, resolution=1, white_background=white_background)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = load_encoder(spec, weights=Path(weights) if weights else None, device=device)
+    weights_path = Path(weights) if weights else None
+    encoder = load_encoder(spec, weights=weights_path, device=network_device())
     accept(encoder.channels)
     flags = ["-f", spec, *(["-i", images] if images != "images" else [])]
     flags += [*(["--weights", weights] if weights else []), *(["-w"] if white_background else [])]

@@ -127,7 +127,8 @@ class Trainer:
         loss.backward()
         self.guard.look(self.model, loss.detach(), iteration, view.camera.name)
         densifies = self.schedule.densifies_at(iteration)
-        self.guard.check(self.model, iteration, at_once=densifies or self.due(iteration))
+        changes = densifies or self.schedule.resets_opacity_at(iteration)
+        self.guard.check(self.model, iteration, at_once=changes or self.due(iteration))
         if watched:
             self.strategy.observe(output)
         if distillation is not None and lesson is not None:
