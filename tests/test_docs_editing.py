@@ -1,18 +1,13 @@
 """The page on editing: what it tells to type works in its order, and its five lines of Python run."""
 
 import re
-import runpy
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
 import yaml
+from typed import ROOT, blocks, commands, run
 
-from feature_gs.cli.main import main
 from feature_gs.editing.plan import KINDS
 from feature_gs.editing.questions import QUERIES
 from feature_gs.features.field import field_path
@@ -21,35 +16,13 @@ from feature_gs.scenes.procedural import write_demo_scene
 from feature_gs.training import TrainConfig, train
 from feature_gs.training.trained import load_trained, ply_path
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "editing.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-
-
-def run(command: str) -> int:
-    program, *arguments = shlex.split(command)
-    if program == "feature-gs":
-        return main(arguments)
-    assert program == "python", f"no test runs {command!r}"
-    sys.argv = [str(ROOT / arguments[0]), *arguments[1:], "--quiet"]
-    return _code(lambda: runpy.run_path(sys.argv[0], run_name="__main__"))
-
-
-def _code(call: Callable[[], object]) -> int:
-    try:
-        return int(cast(int, call() or 0))
-    except SystemExit as end:
-        return int(end.code or 0)
 
 
 def test_what_the_page_tells_to_type_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
     # Even light, which takes no time to find, is good enough.
     monkeypatch.setattr(raytracer, "_irradiance", lambda points, *_: np.full_like(points, 0.7))
     write_demo_scene(tmp_path / "data" / "garden", views=16, width=64, height=48)
@@ -64,16 +37,16 @@ def test_what_the_page_tells_to_type_works(
             quiet=True,
         )
     )
-    (tmp_path / "edit.yaml").write_text(blocks("yaml")[0])
-    for command in (line for block in blocks("bash") for line in block.splitlines()):
-        assert run(command) == 0, command
+    (tmp_path / "edit.yaml").write_text(blocks(PAGE, "yaml")[0])
+    for command in commands(PAGE):
+        assert run(f"{command} --quiet" if command.startswith("python") else command) == 0, command
     folder = tmp_path / "output/garden/queries/thing/decompose"
     assert {path.name for path in folder.iterdir()} == {"all", "only", "only_alpha", "without", "strip.png"}
     changed = load_trained(tmp_path / "output/changed")
     assert field_path(ply_path(changed.path, changed.iteration)).is_file()
     assert list((tmp_path / "output/changed/test").rglob("color/*.png"))
 
-    (example,) = blocks("python")
+    (example,) = blocks(PAGE, "python")
     capsys.readouterr()
     exec(compile(example, "editing.md", "exec"), {})
     count = len(load_trained(tmp_path / "output/garden").model)
@@ -84,5 +57,5 @@ def test_what_the_page_tells_to_type_works(
 def test_the_page_names_every_operation_and_query() -> None:
     offered = set(re.findall(r"`([a-z_]+)(?:`|:)", PAGE)) | set(re.findall(r"\{([a-z_]+):", PAGE))
     assert {*KINDS, *QUERIES} <= offered
-    for block in blocks("yaml"):
+    for block in blocks(PAGE, "yaml"):
         assert set(yaml.safe_load(block)) == {"selections", "edits"}

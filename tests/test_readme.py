@@ -2,20 +2,15 @@
 
 import json
 import re
-import runpy
 import shlex
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
+from typed import ROOT, blocks, commands, run
 
-from feature_gs.cli import main as cli
 from feature_gs.scenes.procedural import write_demo_scene
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 # Commands that are run elsewhere, and where.
@@ -36,41 +31,16 @@ SHORTER = {
 }
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-
-
 def python_block(part: str) -> str:
     """The example that has `part` in it."""
-    (found,) = (block for block in blocks("python") if part in block)
+    (found,) = (block for block in blocks(README, "python") if part in block)
     return found
 
 
-def commands() -> list[str]:
-    return [line.strip() for block in blocks("bash") for line in block.splitlines() if line.strip()]
-
-
-def run(command: str) -> int:
-    """Runs `python FILE ...` or `feature-gs ...` in this process; returns the exit code."""
-    program, *arguments = shlex.split(command)
-    if program == "feature-gs":
-        return _code(lambda: cli.main(arguments))
-    assert program == "python", f"no test runs {command!r}"
-    sys.argv = [str(ROOT / arguments[0]), *arguments[1:]]
-    return _code(lambda: runpy.run_path(sys.argv[0], run_name="__main__"))
-
-
-def _code(call: Callable[[], object]) -> int:
-    try:
-        return int(cast(int, call() or 0))
-    except SystemExit as end:
-        return int(end.code or 0)
-
-
 def test_every_command_is_run_somewhere() -> None:
-    runnable = [command for command in commands() if re.match(r"(python|feature-gs) ", command)]
+    runnable = [command for command in commands(README) if re.match(r"(python|feature-gs) ", command)]
     here = [command for command in runnable if command not in ELSEWHERE]
-    assert set(commands()) - set(here) == set(ELSEWHERE)
+    assert set(commands(README)) - set(here) == set(ELSEWHERE)
     assert {" ".join(command.split()[:2]) for command in here} >= set(SHORTER)
 
 
@@ -79,7 +49,7 @@ def test_make_installs_as_the_readme_does() -> None:
         ["make", "-B", "-n", "install"], cwd=ROOT, capture_output=True, check=True, text=True
     )
     installed = [set(shlex.split(match)) for match in re.findall(r"-m pip install (.*?);? *\}", steps.stdout)]
-    for command in commands():
+    for command in commands(README):
         if command.startswith("pip install"):
             wanted = {".[dev]" if word == "." else word for word in shlex.split(command)[2:]}
             assert any(wanted <= words for words in installed), f"make install does not run {command!r}"
@@ -87,9 +57,8 @@ def test_make_installs_as_the_readme_does() -> None:
 
 def test_the_commands_work_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
     write_demo_scene(tmp_path / "data" / "garden", views=10, width=64, height=48)
-    for command in commands():
+    for command in commands(README):
         if command in ELSEWHERE:
             continue
         name = " ".join(command.split()[:2])

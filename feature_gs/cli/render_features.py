@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from feature_gs.cli.render_pictures import picture_names
+from feature_gs.cli.teacher_views import teacher_of
 from feature_gs.errors import UserError
 from feature_gs.features.comparison import Comparison, Patch, cell_to_compare
 from feature_gs.features.field import FeatureField
 from feature_gs.features.rendering import decoded
-from feature_gs.features.teacher import TeacherStore, find_teacher, write_map, write_meta
+from feature_gs.features.teacher import write_map, write_meta
 from feature_gs.rendering.colormap import Picture
 from feature_gs.rendering.pictures import save_picture
 from feature_gs.scenes import Camera, View
@@ -85,7 +86,7 @@ class TeacherFigures:
         self._trained, self._field = trained, field
         names = zip((camera.name for camera in cameras), picture_names(cameras), strict=True)
         self._paths = {name: self.folder / picture for name, picture in names}
-        self._store = _teacher(Path(source_path or trained.config.source_path), field, self.views)
+        self._store = teacher_of(trained, field, source_path, self.views)
         camera = self.views[0].camera
         self._patch = patch or Patch.central(camera.width, camera.height)
         self._patch.check(camera.width, camera.height)
@@ -114,26 +115,3 @@ class TeacherFigures:
             figure = comparison.figure(teacher, rendered, colors, patch)
             save_picture(self._paths[camera.name], figure)
             yield figure
-
-
-def _teacher(scene: Path, field: FeatureField, views: list[View]) -> TeacherStore:
-    """The maps that the features were taught with, all of them there."""
-    folder = find_teacher(scene, field.teacher)
-    if folder is None:
-        raise UserError(
-            f"--compare_teacher: {scene} has no maps of the teacher {field.teacher}. Make them with "
-            f'feature-gs encode -s "{scene}" -f {field.teacher}, or name another folder with -s.'
-        )
-    store = TeacherStore.open(folder)
-    if store.channels != field.decoder.channels:
-        raise UserError(
-            f"--compare_teacher: the maps in {folder} have {store.channels} channels, the model was taught "
-            f"{field.decoder.channels}: they are not its teacher's."
-        )
-    missing = store.missing(views)
-    if missing:
-        raise UserError(
-            f"--compare_teacher: {folder} lacks the maps of {len(missing)} photos, {missing[0]} the first. "
-            f'Make them with feature-gs encode -s "{scene}" -f {field.teacher}'
-        )
-    return store

@@ -58,7 +58,10 @@ def teacher_of(trained: Trained, field: FeatureField, source_path: str, views: l
     folder = find_teacher(Path(source), field.teacher)
     make = f'feature-gs encode -s "{source}" -f {field.teacher}'
     if folder is None:
-        raise UserError(f"{source} has no maps of the teacher {field.teacher}. Make them: {make}")
+        raise UserError(
+            f"{source} has no maps of the teacher {field.teacher}. Make them: {make}\n"
+            "  If the scene is elsewhere now, name its folder with -s."
+        )
     store = TeacherStore.open(folder)
     if store.channels != field.decoder.channels:
         raise UserError(
@@ -67,7 +70,9 @@ def teacher_of(trained: Trained, field: FeatureField, source_path: str, views: l
         )
     missing = store.missing(views)
     if missing:
-        raise UserError(f"{folder} lacks {len(missing)} maps, {missing[0]} the first. Make them: {make}")
+        raise UserError(
+            f"{folder} lacks the maps of {len(missing)} photos, {missing[0]} the first. Make them: {make}"
+        )
     return store
 
 
