@@ -13,13 +13,13 @@ from torch import Tensor
 from feature_gs.encoders import (
     Encoder,
     Grid,
-    base,
     clip_weights,
     encoder_names,
     is_encoder_name,
     load_encoder,
     lseg,
     maskclip,
+    registry,
 )
 from feature_gs.encoders.handcrafted import Handcrafted
 from feature_gs.encoders.lseg import LSeg
@@ -128,8 +128,10 @@ def test_ones_own_encoder_is_loaded_by_its_path() -> None:
 
 
 def test_packages_bring_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("grey_of_a_package", "test_encoders_registry:Grey", base.ENTRY_POINTS)
-    monkeypatch.setattr(base, "entry_points", lambda group: [entry] if group == base.ENTRY_POINTS else [])
+    entry = EntryPoint("grey_of_a_package", "test_encoders_registry:Grey", registry.ENTRY_POINTS)
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else []
+    )
     assert "grey_of_a_package" in encoder_names() and is_encoder_name("grey_of_a_package")
     assert load_encoder("grey_of_a_package").name == "grey"
 
@@ -197,7 +199,7 @@ def test_every_dino_of_the_page_is_a_valid_spec() -> None:
     specs = re.findall(r"`(dino\w+\?[^`]+)`", DOCS.read_text())
     assert len(specs) >= 2
     for spec in specs:
-        name, options = base.split_spec(spec)
+        name, options = registry.split_spec(spec)
         assert name in TEACHERS
         assert set(options) <= {"layer", "facet", "stride", "size", "flip", "scales"}
 

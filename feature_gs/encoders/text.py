@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from feature_gs.encoders import weights as weights_file
-from feature_gs.encoders.base import own_class
 from feature_gs.encoders.options import split_spec
+from feature_gs.encoders.registry import own_class
 from feature_gs.errors import UserError
 from feature_gs.files import atomic_write
 
