@@ -150,6 +150,8 @@ def test_a_model_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
         check_vacant(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "iteration_90.pt").write_bytes(b"")
+    (tmp_path / "queries" / "mug").mkdir(parents=True)
+    (tmp_path / "edit.yaml").write_text("edits: []")
     with pytest.raises(UserError, match=r"iteration 90\): continue it with --resume"):
         check_vacant(tmp_path)
     make_folder(tmp_path, clear=True)

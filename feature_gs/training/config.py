@@ -138,7 +138,7 @@ class TrainConfig:
     resume: bool = False
     """Continue from the newest checkpoint in the model folder, with the settings stored there."""
     overwrite: bool = False
-    """Replace the model that is in the folder."""
+    """Replace the model that is in the folder, and with it pictures, figures and queries."""
     quiet: bool = False
     """Print only errors and, at the end, the model folder."""
 

@@ -7,8 +7,12 @@ from pathlib import Path
 from feature_gs.errors import UserError
 from feature_gs.training.checkpoint import checkpoints_of
 
-_FOLDERS = ("point_cloud", "checkpoints", "train", "test", "novel")
-_FILES = ("config.json", "cameras.json", "results.json", "per_view.json")
+# Of a model; answers and figures are about its Gaussians, and nobody else's.
+_FOLDERS = ("point_cloud", "checkpoints", "train", "test", "novel", "queries")
+_FILES = (
+    *("config.json", "cameras.json", "results.json", "per_view.json"),
+    *("retrieval.json", "segmentation.json", "edit.yaml"),
+)
 
 
 def model_folder(model_path: str, source_path: str) -> Path:
@@ -47,7 +51,7 @@ def make_folder(folder: Path, clear: bool) -> None:
 
     Args:
         folder: The model folder.
-        clear: Remove the model that is there: only what training and rendering write, nothing else.
+        clear: Remove the model that is there and what came of it, and nothing else.
 
     Raises:
         UserError: The folder cannot be created.
