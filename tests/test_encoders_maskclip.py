@@ -15,6 +15,7 @@ from torch import Tensor
 from feature_gs.encoders import load_encoder
 from feature_gs.encoders import weights as weights_file
 from feature_gs.encoders.maskclip import MaskClip
+from feature_gs.encoders.timm_import import import_with_torchvision
 from feature_gs.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,9 +158,7 @@ def test_missing_weights_say_url_and_target(monkeypatch: pytest.MonkeyPatch, tmp
 
 @pytest.mark.slow
 def test_the_public_size(tmp_path: Path) -> None:
-    import open_clip
-
-    model = open_clip.create_model("ViT-B-16-quickgelu", pretrained=None)
+    model = import_with_torchvision("open_clip").create_model("ViT-B-16-quickgelu", pretrained=None)
     save_file(model.state_dict(), tmp_path / "clip.safetensors")
     made = load_encoder("maskclip?size=224", weights=tmp_path / "clip.safetensors")
     assert made(random_photo(200, 300)).shape == (512, 14, 9)
