@@ -190,12 +190,18 @@ def test_tensor_cores_with_more_splats_than_a_warp_lists(emulated: Emulated, cel
     assert_close(emulated.ops.rasterize(*args)[4], outputs[4], "features", 1.01 * 2**-10 * sizes + 1e-5)
 
 
-def test_without_tensor_cores_where_there_are_none(emulated: Emulated) -> None:
-    splats = random_splats(60, 21, 18, channels=17).to(torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_tensor_cores_where_there_are_none(emulated: Emulated, dtype: torch.dtype) -> None:
+    """And with the 64 KB of shared memory that such devices have."""
+    splats = random_splats(60, 21, 18, channels=17).to(dtype)
     args = arguments_of(splats, 1, tensor_cores=True)
+    plain = (*args[:-1], False)
+    backward = backward_arguments(plain, ops.rasterize(*plain))
+    expected = (emulated.ops.rasterize(*plain)[4], emulated.ops.rasterize_backward(*backward)[5])
     with emulated.capability(75):
-        features = emulated.ops.rasterize(*args)[4]
-    assert torch.equal(features, emulated.ops.rasterize(*args[:-1], False)[4])
+        assert torch.equal(emulated.ops.rasterize(*args)[4], expected[0])
+        gradients = emulated.ops.rasterize_backward(*backward[:24], True, *backward[25:])
+    assert torch.equal(gradients[5], expected[1])
 
 
 @pytest.mark.parametrize("begin", [1, 2, 4])

@@ -82,8 +82,8 @@ class PlainSpread {
   using Scalar = T;
   static constexpr int kCell = kCell_;
   static constexpr int kChannels = kWarp, kStride = Cells::kCount;
-  static constexpr int kBatch = 128 / sizeof(T);                // splats listed at a time
-  static constexpr int kRows = kBatch, kRowStride = kChannels;  // of a result
+  static constexpr int kBatch = 128 / sizeof(T);                    // splats listed at a time
+  static constexpr int kRows = kBatch / 2, kRowStride = kChannels;  // of a result: 64 KB must do for a block
   static constexpr int kBlocksPerSM = 2;
 
   static __device__ __forceinline__ T operand(T weight) { return weight; }
