@@ -285,6 +285,20 @@ def test_where_only_features_want_a_gradient(emulated: Emulated, cell: int) -> N
         assert bool(e.any()) == (name == "features"), name
 
 
+def test_more_channels_than_a_grid_has_slices(emulated: Emulated) -> None:
+    """What nobody sees takes no time, but its gradient is launched all the same."""
+    splats = dataclasses.replace(
+        stack([0.5]).to(torch.float32),
+        features=torch.ones(1, 65536 * 32 + 4),
+        radii=torch.zeros(1, 1, dtype=torch.int32),
+        width=1,
+        height=1,
+    )
+    args = arguments_of(splats, 1)
+    gradients = emulated.ops.rasterize_backward(*backward_arguments(args, ops.rasterize(*args)))
+    assert gradients[5].shape == (1, 65536 * 32 + 4) and not gradients[5].any()
+
+
 def test_nothing_to_do(emulated: Emulated) -> None:
     splats = random_splats(20, 21, 18, channels=3, batch=2).to(torch.float32)
     invisible = dataclasses.replace(splats, radii=torch.zeros_like(splats.radii))

@@ -12,13 +12,15 @@ namespace fgs {
 namespace {
 
 constexpr int64_t kPairFeatureBytes = int64_t{256} << 20;
+constexpr int64_t kMostChannels = int64_t{1} << 20;  // a grid has at most 65535 slices of 32 channels
 
 // Channels of the features' gradient worked on at a time: at least 16, or as many as have room in kPairFeatureBytes or
 // in three quarters of that gradient's own size, a fifth of what it takes with the features and Adam's moments.
 int64_t channels_at_once(const RasterizeArguments& in, int64_t size) {
   const int64_t bytes = std::max(kPairFeatureBytes, in.gaussians() * in.channels() * size / 4 * 3);
   const int64_t fitting = bytes / std::max<int64_t>(in.pairs() * size, 1);
-  return std::min(in.channels(), fitting >= 64 ? fitting / 64 * 64 : std::max<int64_t>(fitting / 16 * 16, 16));
+  return std::min({in.channels(), kMostChannels,
+                   fitting >= 64 ? fitting / 64 * 64 : std::max<int64_t>(fitting / 16 * 16, 16)});
 }
 
 template <class T>
