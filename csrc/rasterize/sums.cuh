@@ -161,9 +161,14 @@ __global__ void __launch_bounds__(kSumThreads) sum_pair_features_kernel(FeatureS
     return total;
   };
   const auto write = [&](int64_t gaussian, const Chunk<T>& total) {
+    T* to = in.out + gaussian * in.channels + in.begin + channel;
+    if (channel + kWide<T> <= in.count && reinterpret_cast<uintptr_t>(to) % sizeof(Chunk<T>) == 0) {
+      *reinterpret_cast<Chunk<T>*>(to) = total;
+      return;
+    }
 #pragma unroll
     for (int k = 0; k < kWide<T>; ++k)
-      if (channel + k < in.count) in.out[gaussian * in.channels + in.begin + channel + k] = total.at[k];
+      if (channel + k < in.count) to[k] = total.at[k];
   };
   const bool is_long = n < in.gaussians && slots(n) > kShortRun;
   if (n < in.gaussians && !is_long) write(n, sum(n, 0, 1));
