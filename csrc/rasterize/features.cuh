@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
     if (fetch) shared.records[1 - batch][thread] = fetched;
     __syncwarp();
 
-    for (int done = 0;; done += P::kRows) {  // more than kRows splats for one patch are rare
+    for (int done = 0;; done += P::kRows) {  // a second round where one patch of the tile has more than kRows splats
       product.multiply(shared.weights[warp] + done, smaller(rows - done, P::kRows), shared.results[warp]);
       __syncthreads();
       for (int k = thread; k < here * kSliceChunks; k += kTileThreads) {
@@ -148,7 +148,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
         Chunk<T>* to = pair_chunk(first + i, chunk);
         if (!to) continue;
         Chunk<T> sum{};
-        if (done) sum = *to;
+        bool any = done == 0;
 #pragma unroll
         for (int patch = 0; patch < kPatches; ++patch) {
           const unsigned patch_listed = shared.listed[patch];
@@ -156,7 +156,10 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
           if (!(patch_listed >> i & 1) || row < 0 || row >= P::kRows) continue;
           const Chunk<T> part = *reinterpret_cast<const Chunk<T>*>(&shared.results[patch][row][chunk * kWide<T>]);
           add_chunk(sum, part);
+          any = true;
         }
+        if (!any) continue;
+        if (done) add_chunk(sum, *to);
         *to = sum;
       }
       if (!__syncthreads_or(rows > done + P::kRows)) break;
