@@ -71,6 +71,7 @@ template <class T, Pull kPull, int kValues>
 struct BackwardMemory {
   static constexpr int kBatch = kBackwardBatch<T>;
   Chunk<T> records[2][kBatch * kChunks<T>];
+  int32_t slots[2][kBatch];
   unsigned listed[2][kPatches];  // the splats of the batch with a sum
   int deepest[kPatches];
   union {
@@ -99,27 +100,32 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
   int end = 0;
   for (const int each : shared.deepest) end = each > end ? each : end;
   end = smaller(end, tile.count);
-  const auto pair_row = [&](int place) -> T* {
-    const int32_t slot = tile.slot(in, place);
+  const auto pair_row = [&](int32_t slot) -> T* {
     return slot < 0 ? nullptr : g.pairs + static_cast<int64_t>(slot) * kCudaRecord;
   };
   for (int64_t k = int64_t{end} * kValues + thread; k < int64_t{tile.count} * kValues; k += kTileThreads)
-    if (T* row = pair_row(static_cast<int>(k / kValues))) row[k % kValues] = T(0);
+    if (T* row = pair_row(tile.slot(in, static_cast<int>(k / kValues)))) row[k % kValues] = T(0);
 
   // The k-th splat of a batch stands at place back - 1 - k.
   const auto fetch = [&](int back, Chunk<T>& chunk) {
     const int place = back - 1 - thread / kChunks<T>;
     if (thread < kBatchChunks && place >= 0) chunk = tile.chunk(in, place, thread % kChunks<T>);
   };
+  const auto fetch_slot = [&](int back) {
+    return thread < kBatch && back - 1 - thread >= 0 ? tile.slot(in, back - 1 - thread) : -1;
+  };
   Chunk<T> fetched{};
   fetch(end, fetched);
+  int32_t fetched_slot = fetch_slot(end);
   if (thread < kBatchChunks) shared.records[0][thread] = fetched;
+  if (thread < kBatch) shared.slots[0][thread] = fetched_slot;
   pull.fetch(end);
   pull.put(shared.pulled, 0);
   __syncthreads();
   for (int back = end, batch = 0; back > 0; back -= kBatch, batch ^= 1) {
     const int here = smaller(back, kBatch);
     fetch(back - kBatch, fetched);
+    fetched_slot = fetch_slot(back - kBatch);
     pull.fetch(back - kBatch);
 
     const bool reached = lane < here && back - 1 - lane < deepest &&
@@ -144,13 +150,14 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
     pull.put(shared.pulled, 1 - batch);
     __syncthreads();
 
+    if (thread < kBatch) shared.slots[1 - batch][thread] = fetched_slot;  // the last batch's rows are written by now
     for (int k = thread; k < here * kValues; k += kTileThreads) {
       const int i = k / kValues, value = k % kValues;
       T sum = T(0);
 #pragma unroll
       for (int patch = 0; patch < kPatches; ++patch)
         if (shared.listed[batch][patch] >> i & 1) sum += shared.sums[batch][patch][i][value];
-      if (T* row = pair_row(back - 1 - i)) row[value] = sum;
+      if (T* row = pair_row(shared.slots[batch][i])) row[value] = sum;
     }
   }
 }

@@ -75,6 +75,7 @@ struct SpreadMemory {
   Chunk<T> records[2][P::kBatch * kChunks<T>];
   alignas(32) T weights[kPatches][P::kBatch][P::kStride];
   alignas(32) T results[kPatches][P::kRows][P::kRowStride];
+  int32_t slots[2][P::kBatch];
   unsigned listed[kPatches];  // which splats of the batch
   int deepest[kPatches];
 };
@@ -105,25 +106,27 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
   const P product(PatchCells<P::kCell>(in, tile, pixel), grads, shared.results[warp]);
 
   const int64_t stride = pair_stride(g.channel_count);
-  const auto pair_chunk = [&](int place, int chunk) -> Chunk<T>* {
-    const int32_t slot = tile.slot(in, place);
+  const auto pair_chunk = [&](int32_t slot, int chunk) -> Chunk<T>* {
     const int64_t channel = begin + chunk * kWide<T>;
     if (slot < 0 || channel >= stride) return nullptr;
     return reinterpret_cast<Chunk<T>*>(g.pair_features + slot * stride + channel);
   };
   if (thread < kBatchChunks && thread / kChunks<T> < tile.count)
     shared.records[0][thread] = tile.chunk(in, thread / kChunks<T>, thread % kChunks<T>);
+  if (thread < P::kBatch && thread < tile.count) shared.slots[0][thread] = tile.slot(in, thread);
   __syncthreads();
   int end = 0;
   for (const int each : shared.deepest) end = each > end ? each : end;
   end = smaller(end, tile.count);
 
   for (int first = 0; first < end; first += P::kBatch) {
-    const int here = smaller(tile.count - first, P::kBatch), batch = first / P::kBatch % 2;
-    const int ahead = first + P::kBatch + thread / kChunks<T>;
-    const bool fetch = thread < kBatchChunks && ahead < end;
+    const int here = smaller(end - first, P::kBatch), batch = first / P::kBatch % 2, next = first + P::kBatch;
+    const bool fetch = thread < kBatchChunks && next + thread / kChunks<T> < end;
+    const bool fetch_slot = thread < P::kBatch && next + thread < end;
     Chunk<T> fetched{};
-    if (fetch) fetched = tile.chunk(in, ahead, thread % kChunks<T>);
+    int32_t fetched_slot = -1;
+    if (fetch) fetched = tile.chunk(in, next + thread / kChunks<T>, thread % kChunks<T>);
+    if (fetch_slot) fetched_slot = tile.slot(in, next + thread);
 
     unsigned listed = 0;
     int rows = 0;
@@ -138,6 +141,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
     }
     if (lane == 0) shared.listed[warp] = listed;
     if (fetch) shared.records[1 - batch][thread] = fetched;
+    if (fetch_slot) shared.slots[1 - batch][thread] = fetched_slot;
     __syncwarp();
 
     for (int done = 0;; done += P::kRows) {  // a second round where one patch of the tile has more than kRows splats
@@ -145,7 +149,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
       __syncthreads();
       for (int k = thread; k < here * kSliceChunks; k += kTileThreads) {
         const int i = k / kSliceChunks, chunk = k % kSliceChunks;
-        Chunk<T>* to = pair_chunk(first + i, chunk);
+        Chunk<T>* to = pair_chunk(shared.slots[batch][i], chunk);
         if (!to) continue;
         Chunk<T> sum{};
         bool any = done == 0;
@@ -165,8 +169,10 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
       if (!__syncthreads_or(rows > done + P::kRows)) break;
     }
   }
-  for (int64_t k = int64_t{end} * kSliceChunks + thread; k < int64_t{tile.count} * kSliceChunks; k += kTileThreads)
-    if (Chunk<T>* to = pair_chunk(static_cast<int>(k / kSliceChunks), static_cast<int>(k % kSliceChunks))) *to = {};
+  for (int64_t k = int64_t{end} * kSliceChunks + thread; k < int64_t{tile.count} * kSliceChunks; k += kTileThreads) {
+    const int32_t slot = tile.slot(in, static_cast<int>(k / kSliceChunks));
+    if (Chunk<T>* to = pair_chunk(slot, static_cast<int>(k % kSliceChunks))) *to = {};
+  }
 }
 
 }  // namespace fgs
