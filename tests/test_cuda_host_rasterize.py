@@ -180,14 +180,25 @@ def test_tensor_cores_round_the_operands_only(
 
 
 @pytest.mark.parametrize("cell", [1, 2])
-def test_tensor_cores_with_more_splats_than_a_warp_lists(emulated: Emulated, cell: int) -> None:
-    splats = faint(250, 70).to(torch.float32)
+@pytest.mark.parametrize(("channels", "capability", "hidden"), [(70, 90, 7), (20, 90, 23), (70, 80, 23)])
+def test_tensor_cores_with_more_splats_than_a_warp_lists(
+    emulated: Emulated, channels: int, capability: int, hidden: int, cell: int
+) -> None:
+    """The first `hidden` are seen by one pixel only: elsewhere 32 more do not fit, by one, when the list is cut."""
+    splats = stack([0.02] * 250)
+    splats.conics[:, hidden:] = torch.tensor([1e-3, 0.0, 1e-3])
+    splats.conics[:, :hidden] = torch.tensor([10.0, 0.0, 10.0])
+    splats.means2d[:, :hidden] = torch.tensor([8.5, 6.5])
+    splats = dataclasses.replace(splats, features=weights_like(torch.empty(250, channels), 1))
+    splats = splats.to(torch.float32)
     args = arguments_of(splats, cell, tensor_cores=True)
     assert splats.features is not None
     outputs = ops.rasterize(*args)
-    assert outputs[6].min() > 160
+    assert outputs[6].min() == 250
     sizes = ops.rasterize(*args[:5], splats.features.abs(), *args[6:])[4]
-    assert_close(emulated.ops.rasterize(*args)[4], outputs[4], "features", 1.01 * 2**-10 * sizes + 1e-5)
+    with emulated.capability(capability):
+        features = emulated.ops.rasterize(*args)[4]
+    assert_close(features, outputs[4], "features", 1.01 * 2**-10 * sizes + 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

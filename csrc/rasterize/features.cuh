@@ -10,16 +10,22 @@ constexpr int kBlendThreads = 128;  // half a tile
 constexpr int kBlendPatches = kBlendThreads / kWarp;
 constexpr int kFeatureBatch = 64;   // splats staged at a time
 
+template <class P>
+struct BlendMemory {
+  using T = typename P::Scalar;
+  Chunk<T> records[kFeatureBatch * kChunks<T>];
+  alignas(32) typename P::Weight weights[kBlendPatches][P::kListed][PatchCells<P::kCell>::kCount];
+  int32_t listed[kBlendPatches][P::kListed];
+  typename P::Stage stages[kBlendPatches];
+};
+
 // P: how the products are made. The grid: half tiles. Warps share splats, and wait for nothing else.
 template <class P>
 __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
     blend_features_kernel(RasterizeInputs<typename P::Scalar> in, const int32_t* last, typename P::Scalar* out) {
   using T = typename P::Scalar;
   using Cells = PatchCells<P::kCell>;
-  __shared__ Chunk<T> records[kFeatureBatch * kChunks<T>];
-  __shared__ __align__(32) typename P::Weight weights[kBlendPatches][P::kListed][Cells::kCount];
-  __shared__ int32_t listed[kBlendPatches][P::kListed];
-  __shared__ typename P::Stage stages[kBlendPatches];
+  BlendMemory<P>& shared = *dynamic_shared<BlendMemory<P>>();
   const Tile2D tile(in, blockIdx.x / 2);
   const int warp = warp_of_block(), lane = lane_of_warp();
   const PatchPixel<T> pixel(in, tile, static_cast<int>(blockIdx.x % 2) * kBlendPatches + warp);
@@ -29,17 +35,17 @@ __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
   WeightWalk<T, P::kCell> walk(tile, pixel, mine);
   const int deepest = smaller(largest_of_warp(mine), tile.count);
 
-  P product(stages[warp]);
+  P product(shared.stages[warp]);
   int rows = 0;
   bool more = false;  // than was listed before
   const int end = deepest ? deepest : 1;  // so that patches without splats are written, too
   for (int first = 0; __syncthreads_or(first < end); first += kFeatureBatch) {
     const int here = smaller(tile.count - first, kFeatureBatch);
     for (int k = threadIdx.x; k < here * kChunks<T>; k += kBlendThreads)
-      records[k] = tile.chunk(in, first + k / kChunks<T>, k % kChunks<T>);
+      shared.records[k] = tile.chunk(in, first + k / kChunks<T>, k % kChunks<T>);
     __syncthreads();
     for (int group = 0; group < kFeatureBatch && first + group < end; group += kWarp) {
-      const Chunk<T>* record = records + group * kChunks<T>;
+      const Chunk<T>* record = shared.records + group * kChunks<T>;
       const int place = first + group + lane;
       const bool reached = place < deepest && test(load_record(record + lane * kChunks<T>));
       const int32_t gaussian = reached ? tile.gaussian(in, place) : 0;
@@ -47,8 +53,8 @@ __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
         const int i = take_first(hits);
         const T w = walk.next(load_record(record + i * kChunks<T>).splat, first + group + i);
         if (!__any_sync(kAllLanes, w > T(0))) continue;
-        walk.template write<P>(w, weights[warp][rows]);
-        if (lane == i) listed[warp][rows] = gaussian;
+        walk.template write<P>(w, shared.weights[warp][rows]);
+        if (lane == i) shared.listed[warp][rows] = gaussian;
         ++rows;
       }
       if (first + group + kWarp < end && rows <= P::kListed - kWarp) continue;
@@ -58,8 +64,8 @@ __global__ void __launch_bounds__(kBlendThreads, P::kBlocksPerSM)
         const Slice<T> features{in.features + begin, in.channels,
                                 static_cast<int>(left < P::kChannels ? left : P::kChannels)};
         product.clear();
-        product.add(weights[warp], listed[warp], rows, features, stages[warp]);
-        product.write(cells, out + begin, in.channels, features.channels, more, stages[warp]);
+        product.add(shared.weights[warp], shared.listed[warp], rows, features, shared.stages[warp]);
+        product.write(cells, out + begin, in.channels, features.channels, more, shared.stages[warp]);
       }
       __syncwarp();
       rows = 0, more = true;

@@ -9,17 +9,29 @@
 namespace fgs {
 namespace {
 
+// Whether a multiprocessor holds several blocks with lists of most patches as a whole.
+bool has_room_for_long_lists(const Tensor& like) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerMultiprocessor, like.get_device_index()),
+             "asking for the shared memory");
+  return bytes >= 228 << 10;
+}
+
 // The features of cells of 1 or 2 pixels, once the last splat of each pixel is known.
 template <int kCell, class T>
 void blend_features(const OnDevice& device, const RasterizeInputs<T>& in, const RasterizeOutputs<T>& out,
-                    int64_t tiles, [[maybe_unused]] bool tensor_cores) {
+                    int64_t tiles, [[maybe_unused]] bool tensor_cores, [[maybe_unused]] bool long_lists) {
   const auto go = [&]<class P>() {
-    launch({blocks_for(2 * tiles, 1), kBlendThreads, device.stream}, blend_features_kernel<P>, in, out.last,
-           out.features);
+    launch({blocks_for(2 * tiles, 1), kBlendThreads, device.stream, sizeof(BlendMemory<P>)}, blend_features_kernel<P>,
+           in, out.last, out.features);
   };
   if constexpr (std::is_same_v<T, float>) {
-    if (tensor_cores && in.channels <= 32) return go.template operator()<TensorBlend<kCell, 32>>();
-    if (tensor_cores) return go.template operator()<TensorBlend<kCell, 64>>();
+    if (tensor_cores && in.channels <= 32)
+      return long_lists ? go.template operator()<TensorBlend<kCell, 32, 136>>()
+                        : go.template operator()<TensorBlend<kCell, 32, 104>>();
+    if (tensor_cores)
+      return long_lists ? go.template operator()<TensorBlend<kCell, 64, 184>>()
+                        : go.template operator()<TensorBlend<kCell, 64, 104>>();
   }
   go.template operator()<PlainBlend<T, kCell>>();
 }
@@ -44,9 +56,10 @@ RasterizeResults::Tuple rasterize_cuda(Tensor means2d, Tensor conics, Tensor opa
     launch({blocks_for(tiles, 1), kTileThreads, device.stream},
            inputs.pooled() ? blend_kernel<T, true> : blend_kernel<T, false>, inputs, outputs);
     if (!in.features) return;
-    const bool tensor = tensor_cores && has_tensor_cores(blend_features_kernel<TensorBlend<1, 64>>);
-    cell == 1 ? blend_features<1>(device, inputs, outputs, tiles, tensor)
-              : blend_features<2>(device, inputs, outputs, tiles, tensor);
+    const bool tensor = tensor_cores && has_tensor_cores(blend_features_kernel<TensorBlend<1, 64, 104>>);
+    const bool long_lists = tensor && has_room_for_long_lists(in.means2d);
+    cell == 1 ? blend_features<1>(device, inputs, outputs, tiles, tensor, long_lists)
+              : blend_features<2>(device, inputs, outputs, tiles, tensor, long_lists);
   };
   in.kind.dtype == ScalarType::Double ? go(0.0) : go(0.0f);
   return results.tuple();

@@ -110,7 +110,7 @@ __device__ __forceinline__ void stage_operands(const Slice<float>& slice, const 
 
 // Cells = Wᵀ F with 32 or 64 channels in the registers of a warp. Weights are listed as float16: what that takes from
 // them, tensor cores would as well, but for 3e-8 at most of those below 6e-5.
-template <int kCell_, int kWidth>
+template <int kCell_, int kWidth, int kListed_>
 class TensorBlend {
   using Cells = PatchCells<kCell_>;
   static constexpr int kTilesM = (Cells::kCount + kTileM - 1) / kTileM, kTilesN = kWidth / kTileN;
@@ -120,7 +120,7 @@ class TensorBlend {
   using Scalar = float;
   using Weight = __half;
   static constexpr int kCell = kCell_;
-  static constexpr int kChannels = kWidth, kListed = 112, kBlocksPerSM = kWidth == 64 ? 3 : 4;
+  static constexpr int kChannels = kWidth, kListed = kListed_, kBlocksPerSM = kWidth == 64 ? 3 : 4;
   struct Stage {
     alignas(32) float left[kTileK][kLeftStride];
     alignas(32) float right[kTileK][kRightStride];

@@ -13,7 +13,9 @@ cudaError_t last = cudaSuccess;    // until it is asked for
 int capability = 90;
 std::map<const void*, size_t> granted;  // dynamic shared memory beyond 48 KB, by kernel
 
-size_t most_shared_memory() { return (capability >= 100 ? 99 : capability >= 90 ? 227 : capability >= 80 ? 163 : 64) << 10; }
+// Bytes of a multiprocessor, and of a block.
+int all_shared_memory() { return (capability >= 120 ? 100 : capability >= 90 ? 228 : capability >= 80 ? 164 : 64) << 10; }
+int most_shared_memory() { return all_shared_memory() - (capability >= 80 ? 1 << 10 : 0); }
 
 }  // namespace
 
@@ -52,7 +54,7 @@ const char* cudaGetErrorName(cudaError_t error) {
 cudaError_t cudaGetLastError() { return std::exchange(last, cudaSuccess); }
 cudaError_t cudaFuncGetName(const char**, const void*) { return cudaErrorInvalidValue; }
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
-  if (static_cast<size_t>(bytes) > most_shared_memory()) {
+  if (bytes > most_shared_memory()) {
     message = "more shared memory than a device of capability " + std::to_string(capability) + " has";
     return last = cudaErrorInvalidValue;
   }
@@ -68,10 +70,11 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor     ? capability / 10
-           : attribute == cudaDevAttrComputeCapabilityMinor   ? capability % 10
-           : attribute == cudaDevAttrMultiProcessorCount      ? 4
-                                                              : static_cast<int>(most_shared_memory());
+  *value = attribute == cudaDevAttrComputeCapabilityMajor             ? capability / 10
+           : attribute == cudaDevAttrComputeCapabilityMinor           ? capability % 10
+           : attribute == cudaDevAttrMultiProcessorCount              ? 4
+           : attribute == cudaDevAttrMaxSharedMemoryPerMultiprocessor ? all_shared_memory()
+                                                                      : most_shared_memory();
   return cudaSuccess;
 }
 
