@@ -83,12 +83,15 @@ WRONG = {
     "two_shuffles": r"waits in __shfl_sync at trials.cu:\d+ .* but .* waits in __shfl_sync",
     "shuffle_against_barrier": r"waits in __syncwarp at trials.cu:\d+ .* but .* waits in __syncthreads",
     "half_a_mask": "mask of all lanes",
+    "copy_of_12_bytes": "copies 4, 8 or 16 bytes",
+    "misplaced_copy": "needs addresses of whole 16 bytes",
+    "end_before_copy": r"thread \(5, 0, 0\) of block .* has ended before the copies",
 }
 
 
 @pytest.mark.usefixtures("any_order")
 @pytest.mark.parametrize("name", WRONG)
-def test_waiting_that_never_ends_is_an_error(trial: Trial, name: str) -> None:
+def test_what_is_wrong_is_named(trial: Trial, name: str) -> None:
     with pytest.raises(RuntimeError, match=WRONG[name]):
         trial(name)
     assert torch.equal(trial("reverse")[0], NUMBERS.flip(0))  # and the next kernel runs
@@ -134,6 +137,13 @@ def test_sums_of_warps_and_blocks(trial: Trial) -> None:
 def test_atomics(trial: Trial) -> None:
     out = trial("atomics", n=3)[0]
     assert out[0] == 3 * 64 and out.view(torch.int32)[1] == 2 * 3 * 64 and out.view(torch.int32)[2] == 63
+
+
+@pytest.mark.usefixtures("any_order")
+def test_copies_come_when_they_are_waited_for(trial: Trial) -> None:
+    out = trial("copies")
+    assert out[0].isnan().all() and out[2].isnan().all()
+    assert torch.equal(out[1], NUMBERS.flip(0)) and torch.equal(out[3], NUMBERS.flip(0))
 
 
 @pytest.mark.parametrize("count", [1, 1000, 20_000])  # 80 KB must be asked for, which launch() does

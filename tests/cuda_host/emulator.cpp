@@ -29,6 +29,8 @@ struct Thread {
   Place place;      // where it waits
   void* deposit;    // of a warp operation
   int answer;       // of a barrier
+  std::deque<Copy> copies;
+  size_t batches = 0;  // of copies that have ended
 };
 
 std::mutex one_launch_at_a_time;
@@ -81,6 +83,7 @@ void thread_main() {
     } catch (const std::exception& error) {
       failure = error.what();
     }
+    if (!current().copies.empty()) failure = name(running) + " has ended before the copies that it did not wait for";
     ++ended;
     current().state = State::ended;
   }
@@ -159,6 +162,7 @@ void run_block(Shape block) {
         threads[t].index = {x, y, z};
         if (threads[t].state != State::ended) start_fibre(threads[t].fibre, &thread_main);  // new or cut short
         threads[t].state = State::ready;
+        threads[t].copies.clear();
         ready.push_back(static_cast<int>(t));
       }
   std::fill(waiting.begin(), waiting.end(), 0);
@@ -243,6 +247,20 @@ void fail(const std::string& what) {
   failure = what;
   stand_still();
   std::abort();
+}
+
+void start_copy(void* to, const void* from, size_t bytes) {
+  current().copies.push_back({to, from, bytes, current().batches});
+}
+
+void end_batch_of_copies() { ++current().batches; }
+
+bool next_copy(size_t prior, Copy& copy) {
+  std::deque<Copy>& copies = current().copies;
+  if (copies.empty() || copies.front().batch + prior >= current().batches) return false;
+  copy = copies.front();
+  copies.pop_front();
+  return true;
 }
 
 void* dynamic_shared_memory() { return dynamic_memory.data(); }

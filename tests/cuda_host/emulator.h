@@ -42,6 +42,20 @@ void wait_for_warp(const Place& place, unsigned mask, void* deposit, void (*comp
 // Stops the kernel with an error.
 [[noreturn]] void fail(const std::string& what);
 
+// A copy to shared memory that a thread has asked for, and not yet waited for.
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  size_t batch;
+};
+
+// Of the running thread: starts one more copy, of the batch that is put together; ends that batch; hands over the next
+// copy, if there is one, of the batches that are followed by `prior` others.
+void start_copy(void* to, const void* from, size_t bytes);
+void end_batch_of_copies();
+bool next_copy(size_t prior, Copy& copy);
+
 void* dynamic_shared_memory();
 
 // The order in which threads that may run do run: 0 = as they are numbered, 1 = backwards, others = at random.

@@ -14,7 +14,9 @@ int capability = 90;
 std::map<const void*, size_t> granted;  // dynamic shared memory beyond 48 KB, by kernel
 
 // Bytes of a multiprocessor, and of a block.
-int all_shared_memory() { return (capability >= 120 ? 100 : capability >= 90 ? 228 : capability >= 80 ? 164 : 64) << 10; }
+int all_shared_memory() {
+  return (capability >= 120 ? 100 : capability >= 90 ? 228 : capability >= 80 ? 164 : 64) << 10;
+}
 int most_shared_memory() { return all_shared_memory() - (capability >= 80 ? 1 << 10 : 0); }
 
 }  // namespace

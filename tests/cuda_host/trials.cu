@@ -2,6 +2,7 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 #include <cuda_fp16.h>
+#include <cuda_pipeline.h>
 #include <mma.h>
 
 #include <stdexcept>
@@ -130,6 +131,40 @@ TRIAL(atomics) {
   atomicAdd(out, 1.0f);
   atomicAdd(reinterpret_cast<int*>(out) + 1, 2);
   atomicMax(reinterpret_cast<int*>(out) + 2, static_cast<int>(threadIdx.x));
+}
+
+TRIAL(copies) {  // two batches; what is read before it has come, then what has come
+  __shared__ __align__(16) float values[2][64];
+  const int t = static_cast<int>(threadIdx.x);
+  if (t % 2 == 0) __pipeline_memcpy_async(&values[0][t], in + t, 8);
+  __pipeline_commit();
+  if (t % 4 == 0) __pipeline_memcpy_async(&values[1][t], in + t, 16);
+  __pipeline_commit();
+  out[t] = t % 2 == 0 ? values[0][t] : NAN;
+  __pipeline_wait_prior(1);
+  __syncthreads();
+  out[64 + t] = values[0][63 - t];
+  out[128 + t] = t % 4 == 0 ? values[1][t] : NAN;
+  __pipeline_wait_prior(0);
+  __syncthreads();
+  out[192 + t] = values[1][63 - t];
+}
+
+TRIAL(copy_of_12_bytes) {
+  __shared__ __align__(16) float values[64];
+  if (threadIdx.x == 5) __pipeline_memcpy_async(values, in, 12);
+}
+
+TRIAL(misplaced_copy) {
+  __shared__ __align__(16) float values[64];
+  if (threadIdx.x == 5) __pipeline_memcpy_async(values + 2, in, 16);
+}
+
+TRIAL(end_before_copy) {
+  __shared__ float values[64];
+  __pipeline_memcpy_async(values + threadIdx.x, in + threadIdx.x, 4);
+  if (threadIdx.x != 5) __pipeline_commit();
+  __pipeline_wait_prior(0);
 }
 
 TRIAL(outside_shared_memory) {
