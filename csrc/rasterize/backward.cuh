@@ -111,21 +111,21 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
     const int place = back - 1 - thread / kChunks<T>;
     if (thread < kBatchChunks && place >= 0) chunk = tile.chunk(in, place, thread % kChunks<T>);
   };
-  const auto fetch_slot = [&](int back) {
-    return thread < kBatch && back - 1 - thread >= 0 ? tile.slot(in, back - 1 - thread) : -1;
+  const auto fetch_slots = [&](int back, int batch) {
+    const int place = back - 1 - thread;
+    if (thread < kBatch && place >= 0) tile.fetch_slot(in, place, shared.slots[batch][thread]);
+    __pipeline_commit();
   };
   Chunk<T> fetched{};
   fetch(end, fetched);
-  int32_t fetched_slot = fetch_slot(end);
+  fetch_slots(end, 0);
   if (thread < kBatchChunks) shared.records[0][thread] = fetched;
-  if (thread < kBatch) shared.slots[0][thread] = fetched_slot;
   pull.fetch(end);
   pull.put(shared.pulled, 0);
   __syncthreads();
   for (int back = end, batch = 0; back > 0; back -= kBatch, batch ^= 1) {
     const int here = smaller(back, kBatch);
     fetch(back - kBatch, fetched);
-    fetched_slot = fetch_slot(back - kBatch);
     pull.fetch(back - kBatch);
 
     const bool reached = lane < here && back - 1 - lane < deepest &&
@@ -148,16 +148,17 @@ __global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<
     if (lane == 0) shared.listed[batch][warp] = listed;
     if (thread < kBatchChunks) shared.records[1 - batch][thread] = fetched;
     pull.put(shared.pulled, 1 - batch);
+    __pipeline_wait_prior(0);
     __syncthreads();
 
-    if (thread < kBatch) shared.slots[1 - batch][thread] = fetched_slot;  // the last batch's rows are written by now
+    fetch_slots(back - kBatch, 1 - batch);  // not before: the barrier ends the reading of those there
     for (int k = thread; k < here * kValues; k += kTileThreads) {
       const int i = k / kValues, value = k % kValues;
       T sum = T(0);
 #pragma unroll
       for (int patch = 0; patch < kPatches; ++patch)
         if (shared.listed[batch][patch] >> i & 1) sum += shared.sums[batch][patch][i][value];
-      if (T* row = pair_row(shared.slots[batch][i])) row[value] = sum;
+      if (T* row = pair_row(tile.checked_slot(in, shared.slots[batch][i]))) row[value] = sum;
     }
   }
 }

@@ -119,7 +119,9 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
   };
   if (thread < kBatchChunks && thread / kChunks<T> < tile.count)
     shared.records[0][thread] = tile.chunk(in, thread / kChunks<T>, thread % kChunks<T>);
-  if (thread < P::kBatch && thread < tile.count) shared.slots[0][thread] = tile.slot(in, thread);
+  if (thread < P::kBatch && thread < tile.count) tile.fetch_slot(in, thread, shared.slots[0][thread]);
+  __pipeline_commit();
+  __pipeline_wait_prior(0);
   __syncthreads();
   int end = 0;
   for (const int each : shared.deepest) end = each > end ? each : end;
@@ -128,11 +130,10 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
   for (int first = 0; first < end; first += P::kBatch) {
     const int here = smaller(end - first, P::kBatch), batch = first / P::kBatch % 2, next = first + P::kBatch;
     const bool fetch = thread < kBatchChunks && next + thread / kChunks<T> < end;
-    const bool fetch_slot = thread < P::kBatch && next + thread < end;
     Chunk<T> fetched{};
-    int32_t fetched_slot = -1;
     if (fetch) fetched = tile.chunk(in, next + thread / kChunks<T>, thread % kChunks<T>);
-    if (fetch_slot) fetched_slot = tile.slot(in, next + thread);
+    if (thread < P::kBatch && next + thread < end) tile.fetch_slot(in, next + thread, shared.slots[1 - batch][thread]);
+    __pipeline_commit();
 
     unsigned listed = 0;
     int rows = 0;
@@ -147,7 +148,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
     }
     if (lane == 0) shared.listed[warp] = listed;
     if (fetch) shared.records[1 - batch][thread] = fetched;
-    if (fetch_slot) shared.slots[1 - batch][thread] = fetched_slot;
+    __pipeline_wait_prior(0);
     __syncwarp();
 
     for (int done = 0;; done += P::kRows) {  // a second round where one patch of the tile has more than kRows splats
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(kTileThreads, P::kBlocksPerSM)
       __syncthreads();
       for (int k = thread; k < here * kSliceChunks; k += kTileThreads) {
         const int i = k / kSliceChunks, chunk = k % kSliceChunks;
-        Chunk<T>* to = pair_chunk(shared.slots[batch][i], chunk);
+        Chunk<T>* to = pair_chunk(tile.checked_slot(in, shared.slots[batch][i]), chunk);
         if (!to) continue;
         Chunk<T> sum{};
         bool any = done == 0;

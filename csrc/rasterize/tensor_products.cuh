@@ -21,7 +21,8 @@ class TensorBlend {
   using Scalar = float;
   using Weight = __half;
   static constexpr int kCell = kCell_;
-  static constexpr int kChannels = kWidth, kListed = kListed_, kBlocksPerSM = kWidth == 64 ? 3 : 4;
+  static constexpr int kChannels = kWidth, kListed = kListed_;
+  static constexpr int kBlocksPerSM = kWidth == 32 && kListed > 128 ? 4 : 3;
   struct Stage {
     alignas(32) float left[kTileK][kLeftStride];
     alignas(32) float right[2][kTileK][kRightStride];  // at hand, and on the way

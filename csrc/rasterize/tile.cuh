@@ -4,6 +4,8 @@
 // checked before: pairs that lead outside memory are taken for splats that reach nothing.
 #pragma once
 
+#include <cuda_pipeline.h>
+
 #include "../cuda/block.h"
 #include "../math/blend.h"
 #include "rasterize.h"
@@ -87,7 +89,15 @@ struct Tile2D {
   }
   template <class T>
   __device__ __forceinline__ int32_t slot(const RasterizeInputs<T>& in, int place) const {
-    const int32_t slot = in.pair_slots[first_pair + place];
+    return checked_slot(in, in.pair_slots[first_pair + place]);
+  }
+  // The same in two steps: copies it to shared memory without waiting, and checks it when it is there.
+  template <class T>
+  __device__ __forceinline__ void fetch_slot(const RasterizeInputs<T>& in, int place, int32_t& to) const {
+    __pipeline_memcpy_async(&to, in.pair_slots + first_pair + place, sizeof to);
+  }
+  template <class T>
+  static __device__ __forceinline__ int32_t checked_slot(const RasterizeInputs<T>& in, int32_t slot) {
     return slot >= 0 && slot < in.pairs ? slot : -1;
   }
   // One chunk of the record at a place of the list.
