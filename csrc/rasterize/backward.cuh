@@ -81,8 +81,19 @@ struct BackwardMemory {
   PullMemory<T, kPull> pulled;
 };
 
+// Blocks that a multiprocessor is to hold, for which the compiler sees to it that registers do. Before compute capability
+// 8.0 there is room for four.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr int kMostBackwardBlocks = 4;
+#else
+constexpr int kMostBackwardBlocks = 5;
+#endif
+template <class T, Pull kPull>
+constexpr int kBackwardBlocks = sizeof(T) == 4 && kPull == Pull::kNone ? kMostBackwardBlocks : 1;
+
 template <class T, Pull kPull, bool kAbsolute>
-__global__ void __launch_bounds__(kTileThreads) backward_kernel(RasterizeInputs<T> in, RasterizeGrads<T> g) {
+__global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<T, kPull>)
+    backward_kernel(RasterizeInputs<T> in, RasterizeGrads<T> g) {
   constexpr int kValues = kAbsolute ? 12 : 10, kBatch = kBackwardBatch<T>, kBatchChunks = kBatch * kChunks<T>;
   using Memory = BackwardMemory<T, kPull, kValues>;
   Memory& shared = *dynamic_shared<Memory>();

@@ -16,6 +16,13 @@
 
 namespace fgs {
 
+// Whether a multiprocessor has 100 KB of shared memory: less than data centres' devices from 8.0 on.
+#if defined(__CUDA_ARCH__)
+constexpr bool kLittleSharedMemory = __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200;
+#else
+constexpr bool kLittleSharedMemory = false;
+#endif
+
 // Whether a kernel on tensor cores, as it is loaded on the current device, was compiled for one that has them. The device
 // may have them and yet run code made for an older one.
 template <class... Parameters>

@@ -148,7 +148,7 @@ class TensorSpread {
   static constexpr int kStride = Cells::kCount + 4;  // lanes read different banks
   static constexpr int kBatch = kWarp;
   static constexpr int kRows = kTileM, kRowStride = kChannels + 8;
-  static constexpr int kBlocksPerSM = 2;
+  static constexpr int kBlocksPerSM = kCell == 1 && kLittleSharedMemory ? 1 : 2;  // as shared memory allows
 
   static __device__ __forceinline__ float operand(float weight) { return to_operand(weight); }
 
