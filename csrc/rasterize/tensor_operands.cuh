@@ -119,29 +119,29 @@ __device__ __forceinline__ void stage_operands(const Slice<float>& slice, const 
 template <int kChannels, int kStride, class Has, class Row>
 __device__ __forceinline__ void fetch_operands(const Slice<float>& slice, const Has& has, const Row& row,
                                                float (*to)[kStride]) {
+  constexpr int kPerRow = kChannels / 4, kLoads = kTileK * kPerRow / kWarp;
+  const int of_row = lane_of_warp() % kPerRow, first = lane_of_warp() / kPerRow;
+  const float* from[kLoads];  // all of them first: nothing is read ahead of a copy
+#pragma unroll
+  for (int k = 0; k < kLoads; ++k) {
+    const int at = first + k * (kWarp / kPerRow);
+    from[k] = has(at) ? slice.row(row(at)) : nullptr;
+  }
+  const auto fetch = [&]<class Piece>(int k, int channel) {
+    Piece& there = *reinterpret_cast<Piece*>(&to[first + k * (kWarp / kPerRow)][channel]);
+    if (from[k] && channel < slice.channels)
+      __pipeline_memcpy_async(&there, from[k] + channel, sizeof there);
+    else
+      there = Piece{};
+  };
   if (has_whole_chunks(slice.first, slice.stride, slice.channels)) {
-    constexpr int kPerRow = kChannels / 4;
-    const int channel = lane_of_warp() % kPerRow * 4;
 #pragma unroll
-    for (int k = 0; k < kTileK; k += kWarp / kPerRow) {
-      const int at = k + lane_of_warp() / kPerRow;
-      Chunk<float>* there = reinterpret_cast<Chunk<float>*>(&to[at][channel]);
-      if (has(at) && channel < slice.channels)
-        __pipeline_memcpy_async(there, slice.row(row(at)) + channel, sizeof(Chunk<float>));
-      else
-        *there = {};
-    }
+    for (int k = 0; k < kLoads; ++k) fetch.template operator()<Chunk<float>>(k, of_row * 4);
   } else {
-    for (int at = 0; at < kTileK; ++at) {
 #pragma unroll
-      for (int k = 0; k < kChannels; k += kWarp) {
-        const int channel = k + lane_of_warp();
-        if (has(at) && channel < slice.channels)
-          __pipeline_memcpy_async(&to[at][channel], slice.row(row(at)) + channel, sizeof(float));
-        else
-          to[at][channel] = 0.0f;
-      }
-    }
+    for (int k = 0; k < kLoads; ++k)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) fetch.template operator()<float>(k, of_row + j * kPerRow);
   }
 }
 
