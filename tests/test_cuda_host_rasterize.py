@@ -180,7 +180,7 @@ def test_tensor_cores_round_the_operands_only(
 
 
 @pytest.mark.parametrize("cell", [1, 2])
-@pytest.mark.parametrize(("channels", "capability", "hidden"), [(70, 90, 7), (20, 90, 23), (70, 80, 23)])
+@pytest.mark.parametrize(("channels", "capability", "hidden"), [(70, 90, 7), (20, 90, 23), (70, 80, 23), (70, 120, 15)])
 def test_tensor_cores_with_more_splats_than_a_warp_lists(
     emulated: Emulated, channels: int, capability: int, hidden: int, cell: int
 ) -> None:
