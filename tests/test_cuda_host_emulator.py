@@ -85,6 +85,7 @@ WRONG = {
     "half_a_mask": "mask of all lanes",
     "copy_of_12_bytes": "copies 4, 8 or 16 bytes",
     "misplaced_copy": "needs addresses of whole 16 bytes",
+    "copies_to_one_place": "where another one is still on its way",
     "end_before_copy": r"thread \(5, 0, 0\) of block .* has ended before the copies",
 }
 

@@ -250,6 +250,9 @@ void fail(const std::string& what) {
 }
 
 void start_copy(void* to, const void* from, size_t bytes) {
+  for (const Copy& other : current().copies)
+    if (to < static_cast<char*>(other.to) + other.bytes && other.to < static_cast<char*>(to) + bytes)
+      fail(name(running) + " starts a copy to where another one is still on its way");
   current().copies.push_back({to, from, bytes, current().batches});
 }
 

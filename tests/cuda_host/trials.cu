@@ -160,6 +160,15 @@ TRIAL(misplaced_copy) {
   if (threadIdx.x == 5) __pipeline_memcpy_async(values + 2, in, 16);
 }
 
+TRIAL(copies_to_one_place) {
+  __shared__ float values[64];
+  for (int k = 0; k < n + 1; ++k) {
+    __pipeline_memcpy_async(values + threadIdx.x, in + threadIdx.x, 4);
+    __pipeline_commit();
+  }
+  __pipeline_wait_prior(0);
+}
+
 TRIAL(end_before_copy) {
   __shared__ float values[64];
   __pipeline_memcpy_async(values + threadIdx.x, in + threadIdx.x, 4);
