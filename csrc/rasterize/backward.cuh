@@ -89,7 +89,10 @@ constexpr int kMostBackwardBlocks = 4;
 constexpr int kMostBackwardBlocks = 5;
 #endif
 template <class T, Pull kPull>
-constexpr int kBackwardBlocks = sizeof(T) == 4 && kPull == Pull::kNone ? kMostBackwardBlocks : 1;
+constexpr int kBackwardBlocks = kPull == Pull::kFeatures ? 2
+                                : sizeof(T) == 8         ? 3
+                                : kPull == Pull::kCells  ? 4
+                                                         : kMostBackwardBlocks;
 
 template <class T, Pull kPull, bool kAbsolute>
 __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<T, kPull>)
