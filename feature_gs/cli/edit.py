@@ -7,7 +7,6 @@ Gaussians. docs/editing.md says what edit.yaml may hold.
 """
 
 import shlex
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -59,14 +58,14 @@ def run(config: EditConfig) -> None:
     Raises:
         UserError: The edits, the model or the output folder are at fault.
     """
-    plan = read_plan(config.config)
+    plan, text = read_plan(config.config), config.config.read_bytes()  # which may lie in the output folder
     trained = load_trained(config.model_path, config.iteration)
     check_output(config.output, trained, config.overwrite)
     say = _silent if config.quiet else print
     cloud = edited(trained, trained.field(), plan, say, config.weights)
     ply = write_model(config.output, trained, cloud, overwrite=config.overwrite)
     with atomic_write(config.output / "edit.yaml") as temporary:
-        shutil.copyfile(config.config, temporary)
+        temporary.write_bytes(text)
     say(f"\nmodel: {ply}")
     say(f"next:  python render.py -m {shlex.quote(str(config.output))}")
 

@@ -35,7 +35,7 @@ from feature_gs.gaussians import GaussianModel
 from feature_gs.rasterizer.device import compute_device
 from feature_gs.scenes import View, load_scene, write_cameras_json
 from feature_gs.training import TrainConfig
-from feature_gs.training.folder import make_folder
+from feature_gs.training.folder import model_written_whole
 from feature_gs.training.teaching import at_teacher_size, open_teacher
 from feature_gs.training.trained import SPLITS, Trained, load_trained, ply_path
 
@@ -193,19 +193,22 @@ def _write(config: LiftConfig, trained: Trained, field: FeatureField) -> None:
     field.palette = fit_field_palette(
         model, field, trained.cameras["train"], antialiased=settings.antialiased, near=settings.near
     )
-    path = ply_path(trained.path, trained.iteration)
     columns = config.ply_features or settings.ply_features  # those there would be of other features
     if columns:
         model.features = nn.Parameter(field.features, requires_grad=False)
-    if config.ply is not None:
-        make_folder(trained.path, clear=config.overwrite)
-        replace(settings, feature_dim=field.decoder.features, ply_features=columns).save(
-            trained.path / "config.json"
-        )
-        write_cameras_json(trained.path / "cameras.json", *(trained.cameras[split] for split in SPLITS))
-    if config.ply is not None or columns:
+    if config.ply is None:
+        path = ply_path(trained.path, trained.iteration)
+        if columns:
+            model.save_ply(path, features=columns)
+        field.save(field_path(path))
+        return
+    with model_written_whole(trained.path, config.overwrite) as folder:
+        path = ply_path(folder, trained.iteration)
         model.save_ply(path, features=columns)
-    field.save(field_path(path))
+        field.save(field_path(path))
+        write_cameras_json(folder / "cameras.json", *(trained.cameras[split] for split in SPLITS))
+        settings = replace(settings, feature_dim=field.decoder.features, ply_features=columns)
+        settings.save(folder / "config.json")
 
 
 def _report(lesson: _Lesson, lifted: Lifted, seconds: float, say: Callable[[str], None]) -> None:

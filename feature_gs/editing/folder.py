@@ -10,7 +10,7 @@ from feature_gs.editing.cloud import Cloud
 from feature_gs.errors import UserError
 from feature_gs.features.field import field_path
 from feature_gs.scenes import write_cameras_json
-from feature_gs.training.folder import check_vacant, make_folder
+from feature_gs.training.folder import check_vacant, model_written_whole
 from feature_gs.training.trained import SPLITS, Trained, ply_path
 
 
@@ -25,33 +25,34 @@ def check_output(out: Path, trained: Trained, overwrite: bool) -> None:
 def write_model(out: Path, trained: Trained, cloud: Cloud, *, overwrite: bool = False) -> Path:
     """Writes config.json, cameras.json, the PLY and the features of changed Gaussians.
 
-    The folder says the same iteration as the model that was changed. config.json comes last: where it is,
-    the model is whole.
+    The folder says the same iteration as the model that was changed. A model that was there is replaced when
+    all is written.
 
     Args:
         out: The folder.
         trained: The model it was made of: settings and cameras are taken over.
         cloud: The Gaussians and their features.
-        overwrite: Replace the model that is in the folder.
+        overwrite: Replace the model that is in the folder, and what came of it.
 
     Returns:
         The PLY.
 
     Raises:
-        UserError: The folder cannot be written to, or is the model's own.
+        UserError: The folder cannot be written to or is the model's own, or there is no Gaussian.
     """
     check_output(out, trained, overwrite)
-    make_folder(out, clear=overwrite)
-    (out / "config.json").unlink(missing_ok=True)
-    ply = ply_path(out, trained.iteration)
+    if not len(cloud):
+        raise UserError(f"nothing is left of the scene: there is no Gaussian to write to {out}.")
     columns = trained.config.ply_features and cloud.field is not None
     model = cloud.changed().model  # another object, so that the cloud stays as it is
     if columns and cloud.field is not None:
         model.features = nn.Parameter(cloud.field.features, requires_grad=False)
-    model.save_ply(ply, features=columns)
-    if cloud.field is not None:
-        cloud.field.save(field_path(ply))
-    write_cameras_json(out / "cameras.json", *(trained.cameras[split] for split in SPLITS))
     degree = cast(Literal[0, 1, 2, 3], model.sh_degree)
-    replace(trained.config, sh_degree=degree, ply_features=columns).save(out / "config.json")
-    return ply
+    with model_written_whole(out, overwrite) as folder:
+        ply = ply_path(folder, trained.iteration)
+        model.save_ply(ply, features=columns)
+        if cloud.field is not None:
+            cloud.field.save(field_path(ply))
+        write_cameras_json(folder / "cameras.json", *(trained.cameras[split] for split in SPLITS))
+        replace(trained.config, sh_degree=degree, ply_features=columns).save(folder / "config.json")
+    return ply_path(out, trained.iteration)

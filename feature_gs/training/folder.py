@@ -1,7 +1,10 @@
 """The folder a model is written to: where it is, and when it may be written to."""
 
+import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from feature_gs.errors import UserError
@@ -62,6 +65,38 @@ def make_folder(folder: Path, clear: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot create {folder}: {error.strerror}. Name another folder with -m.") from error
+
+
+@contextmanager
+def model_written_whole(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Yields a folder to write a model into, which takes its place when it is whole.
+
+    Where the body raises, a full disk say, the model that was there stays as it was.
+
+    Args:
+        folder: The model folder.
+        overwrite: Remove the model that is there, and what came of it.
+
+    Yields:
+        An empty folder beside it. config.json is the last of its files to be moved.
+
+    Raises:
+        UserError: The folder cannot be written to.
+    """
+    folder = folder.resolve()
+    beside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    make_folder(beside, clear=False)
+    try:
+        yield beside
+        make_folder(folder, clear=overwrite)
+        written = [path for path in beside.rglob("*") if path.is_file()]
+        for path in sorted(written, key=lambda path: path.name == "config.json"):
+            target = folder / path.relative_to(beside)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _newest(folder: Path) -> int | None:
