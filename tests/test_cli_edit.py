@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from taught import calm, settings, write_taught_blobs
 import feature_gs
 from feature_gs.cli.main import main
 from feature_gs.editing.scene import GaussianScene
+from feature_gs.errors import UserError
 from feature_gs.features.field import FeatureField, field_path
 from feature_gs.gaussians import GaussianModel
 from feature_gs.queries.selection import FILE_NAME, Selection
@@ -293,14 +295,11 @@ def test_decompose_softly_and_elsewhere(model: Path, tmp_path: Path) -> None:
 def test_decompose_cleans_up_first(model: Path, tmp_path: Path) -> None:
     command = ["decompose", "-m", str(model), "--selection", "left", "--quiet", "--views", "test"]
     for name, options in {
-        "nothing": ["--threshold", "0.95"],
         "all": ["--threshold", "0.05", "--largest_cluster"],
         "hidden": ["--drop_hidden", "0.2", "--smooth", "1"],
     }.items():
         assert main([*command, "--output", str(tmp_path / name), *options]) == 0
     full = read(tmp_path / "all" / "all" / VIEW)
-    assert (read(tmp_path / "nothing" / "only" / VIEW) == 0).all()
-    assert (read(tmp_path / "nothing" / "without" / VIEW) == full).all()
     assert (read(tmp_path / "all" / "only" / VIEW) == full).mean() > 0.5
     assert read(tmp_path / "hidden" / "only_alpha" / VIEW).sum() > 0
 
@@ -309,7 +308,28 @@ def test_decompose_says_what_is_wrong(model: Path, capsys: pytest.CaptureFixture
     command = ("decompose", "-m", str(model), "--selection")
     assert "no selection" in complaint(capsys, *command, "right")
     assert "between 0 and 1" in complaint(capsys, *command, "left", "--threshold", "2")
+    assert "between 0 and 1" in complaint(capsys, *command, "left", "--drop_hidden", "nan")
+    # Before anything is read.
+    elsewhere = ("decompose", "-m", str(model / "none"), "--selection", "left")
+    assert "smooth must be" in complaint(capsys, *elsewhere, "--smooth", "100000000")
     assert "at least 1" in complaint(capsys, *command, "left", "--views", "novel", "--num_views", "0")
+
+
+def test_decompose_says_that_a_selection_is_empty(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    command = ("decompose", "-m", str(model), "--output", str(pictures), "--selection")
+    said = complaint(capsys, *command, "left", "--threshold", "0.95")
+    assert "The selection holds no Gaussian: " in said and "the highest score is 0.9." in said
+    nothing = tmp_path / "nothing.safetensors"
+    Selection.of(torch.zeros(len(load_trained(model).model))).save(nothing)
+    for options in ((), ("--soft",)):
+        assert "The selection holds no Gaussian: " in complaint(capsys, *command, str(nothing), *options)
+    assert "--drop_hidden 1 drops all" in complaint(capsys, *command, "left", "--drop_hidden", "1")
+    assert not pictures.exists()
+    # Softly, scores below the threshold show, too.
+    assert main([*command, "left", "--threshold", "0.95", "--soft", "--quiet"]) == 0
 
 
 def test_the_scene_in_python(model: Path, tmp_path: Path) -> None:
@@ -346,3 +366,68 @@ def test_the_scene_in_python_takes_one_query_at_a_time(model: Path) -> None:
         loaded.select(point=(1, 1), box=(1, 1, 2, 2), view=VIEW)
     with pytest.raises(ValueError, match="needs the view"):
         loaded.select(point=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        (
+            {"box": (1, 1, 9, 9), "view": VIEW, "negative_point": (2, 2)},
+            "negative_point does not go with box",
+        ),
+        ({"selection": "left", "negative_point": (2, 2)}, "negative_point does not go with selection"),
+        ({"selection": "left", "view": VIEW}, "view does not go with selection"),
+        ({"text": "mug", "view": VIEW}, "view does not go with text"),
+        ({"point": (4, 12), "view": VIEW, "negative_text": "cup"}, "negative_text does not go with point"),
+        ({"point": "40 30", "view": VIEW}, "point must be 2 numbers, got '40 30'"),
+        ({"point": 40, "view": VIEW}, "point must be 2 numbers, got 40"),
+        ({"point": (), "view": VIEW}, r"point must be 2 numbers, got \(\)"),
+        ({"point": (1, 2, 3), "view": VIEW}, r"point must be 2 numbers, got \(1, 2, 3\)"),
+        ({"point": ("1", "2"), "view": VIEW}, "point must be 2 numbers"),
+        ({"point": (1, float("nan")), "view": VIEW}, "point must be 2 numbers"),
+        ({"point": [(4, 12), 7], "view": VIEW}, "point must be 2 numbers"),
+        ({"point": np.zeros((2, 3)), "view": VIEW}, "point must be 2 numbers"),
+        ({"point": (1, 2), "negative_point": (3,), "view": VIEW}, "negative_point must be 2 numbers"),
+        ({"box": (1, 2, 3), "view": VIEW}, r"box must be 4 numbers, got \(1, 2, 3\)"),
+        ({"patch": torch.ones(2), "view": VIEW}, "patch must be 3 numbers, got tensor"),
+        ({"point": (4, 12), "view": 5}, "view must be the name of a photo, got 5"),
+    ],
+)
+def test_the_scene_in_python_refuses_what_a_query_does_not_take(
+    model: Path, query: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        feature_gs.load(model).select(**query)
+
+
+def test_the_scene_in_python_takes_arrays_and_tensors(model: Path) -> None:
+    loaded = feature_gs.load(model)
+    expected = loaded.select(point=(4, 12), negative_point=(28, 12), view=VIEW)
+    ways: list[tuple[Any, Any]] = [
+        (np.array([4, 12]), np.array([[28.0, 12.0]])),
+        (torch.tensor([[4.0, 12.0]]), torch.tensor([28, 12])),
+        ([np.array([4, 12])], [torch.tensor(28.0), np.float32(12)]),
+    ]
+    for point, negative in ways:
+        found = loaded.select(point=point, negative_point=negative, view=VIEW)
+        assert torch.equal(found.scores, expected.scores)
+        json.dumps(found.query)  # as it is saved
+    boxes = [loaded.select(box=box, view=VIEW) for box in ((0, 0, 11, 24), np.array([0, 0, 11, 24]))]
+    assert torch.equal(boxes[0].scores, boxes[1].scores)
+    with pytest.raises(ValueError, match="a camera or the name of a photo, got 5"):
+        loaded.render(5)  # type: ignore[arg-type]
+
+
+def test_the_scene_in_python_knows_its_limits_and_its_selections(model: Path) -> None:
+    loaded = feature_gs.load(model)
+    left = loaded.select(selection="left")
+    for name, value in (("threshold", 5), ("drop_hidden", 9), ("smooth", -3)):
+        with pytest.raises(UserError, match=f"{name} must be"):
+            loaded.select(selection="left", **{name: value})  # type: ignore[arg-type]
+    part = loaded.only(left)
+    for change in (part.only, part.without):
+        for soft in (False, True):
+            with pytest.raises(
+                UserError, match=rf"is of {len(loaded)} Gaussians, the scene has {len(part)}: "
+            ):
+                change(left, soft=soft)

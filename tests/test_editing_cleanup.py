@@ -1,12 +1,15 @@
 """Cleaning selections up: neighbours agree, and what lies apart is dropped."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from feature_gs.editing.cleanup import above, largest_cluster, smoothed, without_hidden
+from feature_gs.editing.cleanup import CleanUp, above, largest_cluster, smoothed, without_hidden
+from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
 from feature_gs.queries.selection import Selection
 from feature_gs.scenes import Camera
@@ -26,6 +29,26 @@ def model_at(means: Tensor, opacity: float | Tensor = 0.5) -> GaussianModel:
 def ball(count: int, centre: tuple[float, float, float], radius: float, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.tensor(centre) + radius * torch.rand(count, 3, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [
+        *(("smooth", value, "a whole number between 0 and 1000") for value in (-3, 1001, 2.5, True, None)),
+        *(("threshold", value, "a number between 0 and 1") for value in (5, -0.1, float("nan"), "0.5", True)),
+        *(("drop_hidden", value, "a number between 0 and 1") for value in (9, float("nan"), None)),
+    ],
+)
+def test_numbers_beyond_the_limits_are_refused(name: str, value: object, limits: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} must be {limits}, got {value!r}"):
+        CleanUp(**{name: value})  # type: ignore[arg-type]
+
+
+def test_limits_themselves_and_numbers_of_numpy_are_taken() -> None:
+    CleanUp(0, 0, drop_hidden=0), CleanUp(1000, 1, drop_hidden=1)
+    found = CleanUp(np.int64(8), np.float32(0.5), drop_hidden=np.float32(0.25))  # type: ignore[arg-type]
+    assert found == CleanUp(8, 0.5, drop_hidden=0.25)
+    json.dumps([found.smooth, found.threshold, found.drop_hidden])  # as a selection is saved
 
 
 def test_smoothing_by_hand() -> None:

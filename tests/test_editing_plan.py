@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from edited import make_cloud, some_of
+from edited import COUNT, make_cloud, some_of
 
+from feature_gs.editing import Cloud, operations
+from feature_gs.editing import apply as apply_module
 from feature_gs.editing.apply import Stage, apply
 from feature_gs.editing.cleanup import CleanUp
 from feature_gs.editing.edit import read_plan
@@ -123,6 +125,19 @@ def test_everything_that_is_offered_is_read(tmp_path: Path) -> None:
         ("edits:\n - delete: *a", 2, "aliases"),
         ("edits: []\nedits: []", 2, "there twice"),
         ("edits: !!python/object/apply:os.getcwd []", 1, "tag"),
+        ("edits:\n - delete: !!bool foo", 2, "'foo' is no bool"),
+        ('edits:\n - delete: !!int ""', 2, "'' is no int"),
+        ("edits:\n - delete: !!timestamp foo", 2, "'foo' is no timestamp"),
+        ("edits:\n - delete: !!float foo", 2, "'foo' is no float"),
+        ("edits:\n - delete: 2001-99-99", 2, "put it in quotes"),
+        ("edits:\n - !!map [a]", 2, "needs keys and values"),
+        ("!!map [a]", 1, "needs keys and values"),
+        ("edits:\n - delete: {point: [1], view: a}", 2, "line 2: delete: point must be a list of 2 numbers"),
+        (
+            "selections:\n  a: {text: b, smooth: 1001}\nedits: []",
+            2,
+            "selections a: smooth must be a whole number",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, line: int, problem: str) -> None:
@@ -141,6 +156,7 @@ def test_what_is_no_yaml_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no YAML|cannot"):
         read_plan(tmp_path / "binary.yaml")
     assert "YAML" in complaint(tmp_path, "[" * 5000)
+    assert "YAML" in complaint(tmp_path, 'edits: "\\UFFFFFFFF"')
 
 
 def test_selections_move_along_and_copies_have_their_own_name(tmp_path: Path) -> None:
@@ -192,6 +208,30 @@ def test_what_is_gone_cannot_be_edited_and_something_must_be_left(tmp_path: Path
             ),
             stage,
         )
+
+
+def test_copies_and_guests_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, _ = make_cloud()
+    doubled = "edits:\n" + "".join(f" - duplicate: all\n   as: b{i}\n" for i in range(3))
+    monkeypatch.setattr(apply_module, "_MOST_GAUSSIANS", 4 * COUNT)
+    whole = carried_out(
+        plan_of(tmp_path, doubled.replace(" - duplicate: all\n   as: b2\n", "")), Stage(cloud, {})
+    )
+    assert len(whole.cloud) == 4 * COUNT
+    plan, extract, taken = plan_of(tmp_path, doubled), operations.extract, []
+
+    def watched(cloud: Cloud, selected: torch.Tensor) -> Cloud:
+        taken.append(len(cloud))
+        return extract(cloud, selected)
+
+    monkeypatch.setattr(operations, "extract", watched)
+    with pytest.raises(
+        UserError, match="line 6: duplicate: 1,200 Gaussians and 1,200 more would be above 1,200"
+    ):
+        carried_out(plan, Stage(cloud, {}))
+    assert taken == [COUNT, 2 * COUNT]  # the third is refused before it takes memory
+    with pytest.raises(UserError, match="line 2: insert: 1,200 Gaussians and 300 more"):
+        carried_out(plan_of(tmp_path, "edits:\n - insert: model"), whole)
 
 
 THEIRS = """edit:

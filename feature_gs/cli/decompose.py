@@ -87,19 +87,28 @@ def run(config: DecomposeConfig) -> None:
     Raises:
         UserError: The model, the selection or the request is at fault.
     """
-    if config.num_views < 1 or config.smooth < 0:
-        got = f"got {config.num_views} and {config.smooth}"
-        raise UserError(f"--num_views must be at least 1 and --smooth at least 0, {got}.")
-    if not 0 <= config.drop_hidden <= 1 or not 0 <= (config.threshold or 0) <= 1:
-        got = f"got {config.drop_hidden:g} and {config.threshold}"
-        raise UserError(f"--drop_hidden and --threshold must lie between 0 and 1, {got}.")
+    if config.num_views < 1:
+        raise UserError(f"--num_views must be at least 1, got {config.num_views}.")
+    clean_up = CleanUp(config.smooth, config.threshold, config.largest_cluster)
+    uncover = CleanUp(drop_hidden=config.drop_hidden)
     trained = load_trained(config.model_path, config.iteration)
     path = selection_file(config.model_path, config.selection)
     selection = Selection.load(path, len(trained.model))
     cameras = _cameras(config, trained)
     cloud = Cloud(trained.model)
-    selection = cleaned(selection, trained, CleanUp(config.smooth, config.threshold, config.largest_cluster))
-    shown = cleaned(selection, trained, CleanUp(drop_hidden=config.drop_hidden))
+    selection = cleaned(selection, trained, clean_up)
+    if not _holds_any(selection, config.soft):
+        best = float(selection.scores.max()) if len(selection) else 0.0
+        raise UserError(
+            f"The selection holds no Gaussian: of {path} none is selected, the highest score is {best:.2g}. "
+            "Give a lower --threshold, or ask again with feature-gs segment."
+        )
+    shown = cleaned(selection, trained, uncover)
+    if not _holds_any(shown, config.soft):
+        raise UserError(
+            f"The selection holds no Gaussian: --drop_hidden {config.drop_hidden:g} drops all that it held. "
+            "Give less."
+        )
     parts = [
         trained,
         replace(trained, model=only(cloud, shown, soft=config.soft).model),
@@ -132,6 +141,10 @@ def _write(parts: Sequence[Trained], camera: Camera, folder: Path, name: str) ->
         if kind == "only":
             save_picture(folder / "only_alpha" / name, to_uint8(output.alpha[0]))
     return pictures
+
+
+def _holds_any(selection: Selection, soft: bool) -> bool:
+    return bool(((selection.scores > 0) if soft else selection.selected).any())
 
 
 def _cameras(config: DecomposeConfig, trained: Trained) -> list[Camera]:

@@ -13,6 +13,8 @@ from feature_gs.errors import UserError
 
 Opener = Callable[[Step], Cloud]  # finds what an insert step inserts
 
+_MOST_GAUSSIANS = 100_000_000  # `duplicate: all` a dozen times is soon written
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -47,6 +49,18 @@ class Stage:
         """Some of the Gaussians."""
         return Stage(self.cloud.take(rows), {name: group[rows] for name, group in self.groups.items()})
 
+    def check_room(self, step: Step, further: int) -> None:
+        """Refuses further Gaussians before they take memory.
+
+        Raises:
+            UserError: There would be too many.
+        """
+        if len(self.cloud) + further > _MOST_GAUSSIANS:
+            raise UserError(
+                f"{step.where}: {step.kind}: {len(self.cloud):,} Gaussians and {further:,} more would be "
+                f"above {_MOST_GAUSSIANS:,}. Duplicate or insert less."
+            )
+
     def added(self, other: Cloud, name: str) -> "Stage":
         """With further Gaussians behind, called `name` unless that is empty."""
         behind = len(other)
@@ -71,10 +85,12 @@ def apply(stage: Stage, step: Step, open_model: Opener) -> Stage:
         The scene after it; `stage` stays as it is.
 
     Raises:
-        UserError: The operation has nothing to act on, or would leave nothing.
+        UserError: The operation has nothing to act on, or would leave nothing or too much.
     """
     if step.kind == "insert":
-        return stage.added(open_model(step), step.name)
+        guest = open_model(step)
+        stage.check_room(step, len(guest))
+        return stage.added(guest, step.name)
     selected = stage.members(step)
     if step.change is not None:
         changed = step.change(stage.cloud, selected)
@@ -82,6 +98,7 @@ def apply(stage: Stage, step: Step, open_model: Opener) -> Stage:
             raise UserError(f"{step.where}: {step.kind}: numbers grow beyond what a PLY can hold.")
         return Stage(changed, stage.groups)
     if step.kind == "duplicate":
+        stage.check_room(step, int(selected.sum()))
         return stage.added(operations.extract(stage.cloud, selected), step.name)
     kept = ~selected if step.kind == "delete" else selected
     if not bool(kept.any()):

@@ -1,6 +1,9 @@
 """Making a selection whole: neighbours agree, and what lies apart or was never shown is dropped."""
 
+import numbers
+import reprlib
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -8,6 +11,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from feature_gs.editing.cloud import Cloud
+from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
 from feature_gs.queries.selection import Selection
 from feature_gs.rendering.render import rasterize_view
@@ -28,12 +32,33 @@ class CleanUp:
         largest_cluster: Drop what lies apart from the largest part.
         drop_hidden: Drop Gaussians of which the training views show less than this share of what would be
             seen if the selection stood alone, 0 to 1; 0: keep them.
+
+    Raises:
+        UserError: A number is none, or beyond its limits.
     """
+
+    MOST_NEIGHBOURS: ClassVar[int] = 1000
 
     smooth: int = 0
     threshold: float | None = None
     largest_cluster: bool = False
     drop_hidden: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Stored as plain numbers: NumPy's would not do in the JSON of a selection.
+        most = self.MOST_NEIGHBOURS
+        object.__setattr__(self, "smooth", int(_checked("smooth", self.smooth, most, numbers.Integral)))
+        object.__setattr__(self, "drop_hidden", _checked("drop_hidden", self.drop_hidden, 1))
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", _checked("threshold", self.threshold, 1))
+
+
+def _checked(name: str, value: Any, high: int, kind: type[Any] = numbers.Real) -> float:
+    """A number from 0 to `high`; a flag is none."""
+    if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= value <= high:
+        wanted = "whole number" if kind is numbers.Integral else "number"
+        raise UserError(f"{name} must be a {wanted} between 0 and {high}, got {reprlib.repr(value)}.")
+    return float(value)
 
 
 NO_CLEAN_UP = CleanUp()

@@ -4,6 +4,7 @@ import torch
 
 from feature_gs.editing.cloud import Cloud
 from feature_gs.editing.operations import extract, fade
+from feature_gs.errors import UserError
 from feature_gs.queries.selection import Selection
 
 
@@ -15,6 +16,9 @@ def only(cloud: Cloud, selection: Selection, *, soft: bool = False) -> Cloud:
         cloud: The Gaussians.
         selection: Among them.
         soft: Multiply opacities by the scores instead of keeping what is selected and dropping the rest.
+
+    Raises:
+        UserError: The selection is not of these Gaussians.
     """
     return _kept(cloud, selection, soft)
 
@@ -27,11 +31,19 @@ def without(cloud: Cloud, selection: Selection, *, soft: bool = False) -> Cloud:
         cloud: The Gaussians.
         selection: Among them.
         soft: Multiply opacities by 1 - score instead of dropping what is selected.
+
+    Raises:
+        UserError: The selection is not of these Gaussians.
     """
     return _kept(cloud, ~selection, soft)
 
 
 def _kept(cloud: Cloud, selection: Selection, soft: bool) -> Cloud:
+    if len(selection) != len(cloud):
+        raise UserError(
+            f"the selection is of {len(selection):,} Gaussians, the scene has {len(cloud):,}: select in the "
+            "scene that is taken apart."
+        )
     device = cloud.model.means.device
     if not soft:
         return extract(cloud, selection.selected.to(device))

@@ -40,8 +40,19 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases (*NAME) are not read", mark)
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node; PyYAML lets a tag that does not fit (`!!int foo`) end in any error."""
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{_kind(node.value)} is no {kind}: if it is meant as a text, put it in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> Iterator[Entry]:
+
+def _mapping(loader: _Loader, node: yaml.Node) -> Iterator[Entry]:
+    if not isinstance(node, yaml.MappingNode):  # the tag alone says that it is one
+        raise yaml.constructor.ConstructorError(None, None, "!!map needs keys and values", node.start_mark)
     entry = Entry(node.start_mark.line + 1)
     yield entry
     for key_node, value_node in node.value:
@@ -78,7 +89,7 @@ def read_yaml(path: Path) -> Entry:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: {error.problem or error}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is no YAML that can be read ({error}).") from error
     if not isinstance(content, Entry):
         raise UserError(f"{path} must hold keys and values (KEY: VALUE), got {_kind(content)}.")
@@ -109,7 +120,8 @@ class Reader:
 
     def inner(self, key: str, entry: Entry) -> "Reader":
         """A reader of the entry that a key holds."""
-        return Reader(self._path, entry, f"{self._about} {key}")
+        about = key if key == self._about else f"{self._about} {key}"  # an edit's first key is its name
+        return Reader(self._path, entry, about)
 
     def raw(self, key: str) -> Any:
         """The value of a key of any type; it must be there."""
@@ -147,7 +159,7 @@ class Reader:
     def number(self, key: str, low: float = -math.inf, high: float = math.inf) -> float:
         """A finite number from `low` to `high`."""
         value = self.raw(key)
-        if not _is_number(value) or not low <= value <= high:
+        if not is_number(value) or not low <= value <= high:
             raise self._wrong(key, f"a number{_limits(low, high)}", value)
         return float(value)
 
@@ -161,7 +173,7 @@ class Reader:
     def numbers(self, key: str, count: int) -> list[float]:
         """A list of `count` finite numbers."""
         value = self.raw(key)
-        if not isinstance(value, list) or len(value) != count or not all(map(_is_number, value)):
+        if not isinstance(value, list) or len(value) != count or not all(map(is_number, value)):
             raise self._wrong(key, f"a list of {count} numbers", value)
         return [float(number) for number in value]
 
@@ -172,7 +184,7 @@ class Reader:
         if not isinstance(value, list) or not value or (rows is not None and len(value) != rows):
             raise self._wrong(key, wanted, value)
         for row in value:
-            if not isinstance(row, list) or len(row) != columns or not all(map(_is_number, row)):
+            if not isinstance(row, list) or len(row) != columns or not all(map(is_number, row)):
                 raise self._wrong(key, wanted, value)
         return [[float(number) for number in row] for row in value]
 
@@ -202,7 +214,8 @@ class Reader:
         return self.error(f"{key} must be {expected}, got {_kind(value)}.", key)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number that can be reckoned with: not NaN, not beyond 1e30."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST_NUMBER
 
 

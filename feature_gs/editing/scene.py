@@ -1,9 +1,13 @@
 """A trained scene in Python: ask it, take it apart, render it, save it."""
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from feature_gs.editing import decompose
 from feature_gs.editing.answer import answer
@@ -12,6 +16,7 @@ from feature_gs.editing.cloud import Cloud
 from feature_gs.editing.edit import edited, read_plan
 from feature_gs.editing.folder import write_model
 from feature_gs.editing.questions import Question
+from feature_gs.editing.reading import is_number
 from feature_gs.features.field import FeatureField
 from feature_gs.queries.selection import Selection
 from feature_gs.queries.views import find_view
@@ -19,7 +24,10 @@ from feature_gs.rasterizer import RenderOutput
 from feature_gs.scenes import Camera
 from feature_gs.training.trained import Trained, load_trained
 
-Point = tuple[float, float]
+Numbers = Sequence[float] | np.ndarray | Tensor
+Points = Numbers | Sequence[Numbers]  # one or several
+
+_OF_VIEWS = "point", "box", "patch"  # queries that need a view
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +56,10 @@ class GaussianScene:
         selection: str | Path | None = None,
         text: str | Sequence[str] | None = None,
         negative_text: str | Sequence[str] = (),
-        point: Point | Sequence[Point] | None = None,
-        negative_point: Point | Sequence[Point] = (),
-        box: tuple[float, float, float, float] | None = None,
-        patch: tuple[float, float, float] | None = None,
+        point: Points | None = None,
+        negative_point: Points = (),
+        box: Numbers | None = None,
+        patch: Numbers | None = None,
         view: str | None = None,
         weights: Path | None = None,
         smooth: int = 0,
@@ -80,8 +88,9 @@ class GaussianScene:
             The selection; `~a`, `a & b` and `a | b` combine several.
 
         Raises:
-            UserError: The query has no answer, or the scene has no features.
-            ValueError: Not exactly one kind of query, or a view is missing.
+            UserError: The query has no answer, the scene has no features, or a clean-up is beyond its limits.
+            ValueError: Not exactly one kind of query, a view is missing, or an argument does not belong
+                to the query or is not what it should be.
 
         Example:
             >>> scene.select(point=(120, 80), view="008.png")
@@ -91,24 +100,45 @@ class GaussianScene:
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(queries)}, got {', '.join(given) or 'none'}")
         (kind,) = given
-        if kind in ("point", "box", "patch") and view is None:
+        if kind in _OF_VIEWS and view is None:
             raise ValueError(f"{kind} needs the view that it is in")
-        asked: dict[str, Any] = {kind: queries[kind], "view": view}
+        negative_points, negative_words = _points("negative_point", negative_point), _words(negative_text)
+        # What a query has no use for would be thought to count.
+        for name, is_given, takers in (
+            ("view", view is not None, _OF_VIEWS),
+            ("negative_point", bool(negative_points), ("point",)),
+            ("negative_text", bool(negative_words), ("text",)),
+        ):
+            if is_given and kind not in takers:
+                raise ValueError(f"{name} does not go with {kind}, only with {' or '.join(takers)}")
+        asked: dict[str, Any] = {"view": None if view is None else _photo(view)}
         if kind == "selection":
             asked = {"name": str(selection)}
         elif kind == "text":
-            asked = {"text": _words(text or ""), "negative_text": _words(negative_text)}
+            asked = {"text": _words(text or ""), "negative_text": negative_words}
         elif kind == "point":
-            asked |= {"point": _points(point or ()), "negative_point": _points(negative_point)}
+            asked |= {"point": _points("point", point), "negative_point": negative_points}
+            if not asked["point"]:
+                raise _not_numbers("point", 2, point)
+        else:
+            asked[kind] = _numbers(kind, 4 if kind == "box" else 3, queries[kind])
         clean_up = CleanUp(smooth, threshold, largest_cluster, drop_hidden)
         return answer(Question("select", kind, asked, clean_up), self.trained, self.field, weights)
 
     def only(self, selection: Selection, *, soft: bool = False) -> "GaussianScene":
-        """Only what is selected; `soft` multiplies opacities by the scores instead."""
+        """Only what is selected; `soft` multiplies opacities by the scores instead.
+
+        Raises:
+            UserError: The selection is of another scene.
+        """
         return self._with(decompose.only(self._cloud, selection, soft=soft))
 
     def without(self, selection: Selection, *, soft: bool = False) -> "GaussianScene":
-        """The scene without what is selected; `soft` multiplies opacities by 1 - score instead."""
+        """The scene without what is selected; `soft` multiplies opacities by 1 - score instead.
+
+        Raises:
+            UserError: The selection is of another scene.
+        """
         return self._with(decompose.without(self._cloud, selection, soft=soft))
 
     def edited(self, config: str | Path) -> "GaussianScene":
@@ -127,8 +157,11 @@ class GaussianScene:
 
         Raises:
             UserError: There is no such photo.
+            ValueError: It is neither a camera nor a name.
         """
-        return self.trained.render(view if isinstance(view, Camera) else find_view(self.trained, view))
+        if not isinstance(view, Camera):
+            view = find_view(self.trained, _photo(view, "a camera or "))
+        return self.trained.render(view)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Writes a model folder, which every verb takes.
@@ -172,11 +205,41 @@ def _words(text: str | Sequence[str]) -> list[str]:
     return [word.strip() for word in words if word.strip()]
 
 
-def _points(points: Point | Sequence[Point]) -> list[Point]:
-    """One point or several, as several."""
-    if len(points) == 2 and not isinstance(points[0], Sequence):
-        return [points]  # type: ignore[list-item]
-    return list(points)  # type: ignore[arg-type]
+def _points(name: str, points: Any) -> list[tuple[float, ...]]:
+    """One point or several, as several; none where there are none."""
+    plain = _plain(points)
+    if not isinstance(plain, list):
+        raise _not_numbers(name, 2, points)
+    single = plain and not any(isinstance(part, list) for part in plain)
+    return [_numbers(name, 2, part, points) for part in ([plain] if single else plain)]
+
+
+def _numbers(name: str, count: int, value: Any, shown: Any = None) -> tuple[float, ...]:
+    """So many numbers; a message names `name` and shows `shown`, or the value."""
+    plain = _plain(value)
+    if not isinstance(plain, list) or len(plain) != count or not all(map(is_number, plain)):
+        raise _not_numbers(name, count, value if shown is None else shown)
+    return tuple(float(number) for number in plain)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, tensors and sequences of any of them as lists; all else as it is."""
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return value.tolist()
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _not_numbers(name: str, count: int, value: Any) -> ValueError:
+    return ValueError(f"{name} must be {count} numbers, got {reprlib.repr(value)}")
+
+
+def _photo(view: Any, otherwise: str = "") -> str:
+    """The name of a view, if it is one."""
+    if not isinstance(view, str):
+        raise ValueError(f"view must be {otherwise}the name of a photo, got {reprlib.repr(view)}")
+    return view
 
 
 def _silent(_: str) -> None:
