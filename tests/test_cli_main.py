@@ -74,6 +74,8 @@ def raising(error: BaseException) -> Callable[[list[str]], int]:
         (UserError("no such folder: fox"), 2, "error: no such folder: fox\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(errno.ENOSPC, "No space left on device", "a.ply"), 2, "error: the disk is full: a.ply\n"),
+        (OSError(errno.EROFS, "Read-only file system", "out"), 2, "error: out: Read-only file system. Name"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "f/x"), 2, "error: f/x: Not a directory. Name"),
         (
             ModuleNotFoundError("No module named 'feature_gs._C'", name="feature_gs._C"),
             2,

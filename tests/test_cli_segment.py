@@ -1,6 +1,7 @@
 """`feature-gs segment` from the command line to its files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from things import KINDS, SIZE, Things, kind_codes, make_things, small_decoder
 
 from feature_gs.cli.main import main
 from feature_gs.cli.segment import parsed
+from feature_gs.cli.segment_output import folder_names, prepare
 from feature_gs.errors import UserError
 from feature_gs.queries.coco import decode_rle
 from feature_gs.queries.sam import SamDecoder, SamMasks, SamPrompt
@@ -99,6 +101,38 @@ def test_the_command_in_the_file_asks_the_same(scene: Things, model: Path) -> No
 )
 def test_a_query_names_its_folder(given: list[str], name: str) -> None:
     assert parsed(["-m", "m", *given]).folder_name() == name
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("--patch 1 2 8 --threshold 0.2", "--patch 1 2 8 --threshold 1.2"),
+        ("--text red", "--text red --template {}s"),
+        ("--text red", "--text red --negative_text blue"),
+        ("--text a.b", "--text a!b"),
+        (" ".join(f"--point {x} 30" for x in range(40)), " ".join(f"--point {x} 30" for x in range(41))),
+    ],
+)
+def test_another_query_has_another_folder(one: str, other: str) -> None:
+    view = [] if "text" in one else ["--view", "8"]
+    names = [parsed(["-m", "m", *view, *query.split()]).folder_name() for query in (one, other)]
+    assert names[0] != names[1]
+    assert all(re.fullmatch(r"\w[\w.-]{0,59}", name) for name in names)
+
+
+def test_words_that_look_alike_have_folders_of_their_own() -> None:
+    names = folder_names(["mug (red)", "mug [red]", "floor", "a" * 300])
+    assert names[:3] == ["mug_red_", "mug_red__2", "floor"] and len(names[3]) == 60
+
+
+def test_a_folder_that_cannot_be_used_is_found_out_before_asking(tmp_path: Path) -> None:
+    (tmp_path / "queries").write_text("a file")
+    with pytest.raises(UserError, match="cannot write to .*thing: Not a directory"):
+        prepare(tmp_path / "queries" / "thing")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds no query"):
+        prepare(tmp_path / "mine")
 
 
 def test_a_box_a_patch_and_the_same_pixels_leave_their_files(scene: Things, model: Path) -> None:

@@ -180,11 +180,13 @@ def test_tensor_cores_round_the_operands_only(
 
 
 @pytest.mark.parametrize("cell", [1, 2])
-@pytest.mark.parametrize(("channels", "capability", "hidden"), [(70, 90, 7), (20, 90, 23), (70, 80, 23), (70, 120, 15)])
+@pytest.mark.parametrize(
+    ("channels", "capability", "hidden"), [(70, 90, 7), (20, 90, 23), (70, 80, 23), (70, 120, 15)]
+)
 def test_tensor_cores_with_more_splats_than_a_warp_lists(
     emulated: Emulated, channels: int, capability: int, hidden: int, cell: int
 ) -> None:
-    """The first `hidden` are seen by one pixel only: elsewhere 32 more do not fit, by one, when the list is cut."""
+    """One pixel alone sees the first `hidden`: elsewhere 32 more do not fit, by one, when the list is cut."""
     splats = stack([0.02] * 250)
     splats.conics[:, hidden:] = torch.tensor([1e-3, 0.0, 1e-3])
     splats.conics[:, :hidden] = torch.tensor([10.0, 0.0, 10.0])

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from feature_gs.encoders import load_encoder
 from feature_gs.encoders import weights as weights_file
+from feature_gs.encoders.weights import read_weights
 from feature_gs.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,6 +103,12 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="cannot read the weights"):
         load_encoder(NAME, weights=path)
     assert not (tmp_path / "harm_was_done").exists()
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").touch()
+    with pytest.raises(UserError, match="cannot read the weights .*w.pth"):
+        read_weights(tmp_path / "w.pth")
 
 
 def test_a_cut_off_file_is_named(tmp_path: Path) -> None:

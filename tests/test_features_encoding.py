@@ -156,6 +156,10 @@ def test_only_folders_that_encode_made_are_written_to_or_removed(scene: Scene, f
         with pytest.raises(UserError, match="did not make|not made"):
             encode(scene, folder, overwrite=overwrite)
     assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "meta.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON[^~]*Nothing says who made"):
+        encode(scene, folder, overwrite=True)
+    assert (folder / "meta.json").is_file()
 
 
 def test_a_full_disk_is_noticed_first(scene: Scene, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Cameras, photo sizes, splits and extent, whatever the format of the scene."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def test_a_resized_camera_sees_each_point_at_the_scaled_pixel() -> None:
 
 
 def test_cameras_json_returns_what_was_written(tmp_path: Path) -> None:
-    cameras = [random_camera(0), random_camera(1)]
+    cameras = [random_camera(0), replace(random_camera(1), name="right.png")]
     write_cameras_json(tmp_path / "new" / "cameras.json", cameras)
     for camera, read in zip(
         cameras, read_cameras_json(tmp_path / "new" / "cameras.json")["train"], strict=True
@@ -64,6 +66,28 @@ def test_cameras_json_returns_what_was_written(tmp_path: Path) -> None:
 def test_a_damaged_cameras_json_is_a_user_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "cameras.json").write_text(text)
     with pytest.raises(UserError, match="not a list of cameras"):
+        read_cameras_json(tmp_path / "cameras.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ""}, "no image name"),
+        ({"name": "a\0b"}, "no image name"),
+        ({"width": -5}, "make no sense"),
+        ({"height": 10**6}, "make no sense"),
+        ({"K": [[0.0] * 3] * 3}, "make no sense"),
+        ({"cam_from_world": [[0.0] * 4] * 4}, "make no sense"),
+        ({"cam_from_world": [[math.nan] * 4] * 4}, "make no sense"),
+        ({}, "same name"),
+    ],
+)
+def test_cameras_that_make_no_sense_are_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    entry = random_camera().to_json() | {"split": "train"}
+    (tmp_path / "cameras.json").write_text(json.dumps([entry, entry | change]))
+    with pytest.raises(UserError, match=message):
         read_cameras_json(tmp_path / "cameras.json")
 
 

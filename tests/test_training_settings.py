@@ -19,6 +19,15 @@ from feature_gs.training.sampling import view_order
 from feature_gs.training.schedule import position_rate, schedule_for
 
 
+def test_config_may_begin_with_a_mark_and_must_not_nest_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"iterations": 7}')
+    assert TrainConfig.load(path).iterations == 7
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is not JSON"):
+        TrainConfig.load(path)
+
+
 def test_config_survives_json(tmp_path: Path) -> None:
     config = replace(
         TrainConfig(),

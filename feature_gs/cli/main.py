@@ -38,6 +38,11 @@ VERBS = {
     "info": ("feature_gs.cli.info", "show versions, backend, and what is missing for what"),
 }
 
+# A folder or file that cannot be used as it was asked for.
+_PLACES = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR),
+    *(errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+)
 _NOT_BUILT = (
     "the compiled core of feature_gs is not built.\n"
     "  Build it with `pip install -e . --no-build-isolation`, or `make demo` in the checkout."
@@ -77,9 +82,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {_NOT_BUILT}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            print(f"error: the disk is full: {error.filename or error}", file=sys.stderr)
+        elif error.errno in _PLACES:
+            print(f"error: {error.filename}: {error.strerror}. Name another place.", file=sys.stderr)
+        else:
             raise
-        print(f"error: the disk is full: {error.filename or error}", file=sys.stderr)
         return 2
 
 

@@ -14,6 +14,7 @@ render_features. NAME is the photo's path without suffix, sub-folders included.
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,4 +217,4 @@ def _report(
     if figures is not None:
         say(f"  teacher beside distilled features, {figures.about}:")
         say(f"  {figures.split:<6}{len(figures.views):>5} views  {figures.folder}")
-    say(f"Next: feature-gs evaluate -m {config.model_path}")
+    say(f"Next: feature-gs evaluate -m {shlex.quote(str(config.model_path))}")

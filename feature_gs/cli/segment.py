@@ -19,6 +19,7 @@ MODEL/queries/NAME/
   timing.json              where the time went (--timing)
 """
 
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +30,7 @@ import tyro
 from tqdm import tqdm
 
 import feature_gs
-from feature_gs.cli.segment_output import AnswerWriter
+from feature_gs.cli.segment_output import AnswerWriter, prepare
 from feature_gs.cli.segment_settings import SegmentConfig, words_of
 from feature_gs.encoders.text import ADE20K_LABELS
 from feature_gs.errors import UserError
@@ -78,9 +79,11 @@ def run(config: SegmentConfig) -> None:
     asked = _Asked.of(config)
     say: Callable[[str], None] = _silent if config.quiet else print
     cameras = _cameras(config, asked.trained)
+    folder = config.model_path / "queries" / config.folder_name()
+    prepare(folder)
     answer, histogram, seconds = _timed(asked.answer, config.timing)
     writer = AnswerWriter(
-        config.model_path / "queries" / config.folder_name(),
+        folder,
         answer,
         asked.trained,
         _photos(config, asked.trained, say),
@@ -280,7 +283,8 @@ def _report(
     if answer.selection is not None and not bool(answer.selection.selected.any()):
         say("Nothing was found. Try another place or another kind of query.")
     elif answer.selection is not None:
-        say(f"Next: feature-gs decompose -m {config.model_path} --selection {config.folder_name()}")
+        model = shlex.quote(str(config.model_path))
+        say(f"Next: feature-gs decompose -m {model} --selection {config.folder_name()}")
 
 
 def _report_times(watch: Stopwatch, seconds: float, views: int, say: Callable[[str], None]) -> None:

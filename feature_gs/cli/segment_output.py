@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,35 @@ from feature_gs.scenes import Camera, View
 from feature_gs.training.trained import Trained
 
 QUERY_FILE = "query.json"
-_FOLDERS = ("masks", "overlay", "scores", "parts")
+_FOLDERS = ("masks", "overlay", "scores", "parts", "decompose")
+_LONGEST_NAME = 60
 _FILES = (FILE_NAME, "labels.json", "instances.json", "histogram.png", "timing.json")
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder of a query; what an earlier one has written there stays until there is an answer.
+
+    Raises:
+        UserError: It cannot be written to, or holds something, but no query.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}.") from None
+    if any(folder.iterdir()) and not (folder / QUERY_FILE).is_file():
+        raise UserError(f"{folder} is not empty and holds no query: choose another --name.")
+
+
+def folder_names(words: Iterable[str]) -> list[str]:
+    """A folder's name for each word, all different."""
+    names: list[str] = []
+    for word in words:
+        plain = re.sub(r"[^\w-]+", "_", word)[:_LONGEST_NAME]
+        numbered = (f"{plain}_{number}" for number in count(2))
+        names.append(next(name for name in chain([plain], numbered) if name not in names))
+    return names
 
 
 class AnswerWriter:
@@ -57,15 +86,7 @@ class AnswerWriter:
         self._instances: list[tuple[str, NDArray[np.bool_]]] = []
 
     def clear(self) -> None:
-        """Removes what an earlier query of the same name has written.
-
-        Raises:
-            UserError: The folder holds something, but no query.
-        """
-        if not self.folder.is_dir() or not any(self.folder.iterdir()):
-            return
-        if not (self.folder / QUERY_FILE).is_file():
-            raise UserError(f"{self.folder} is not empty and holds no query: choose another --name.")
+        """Removes what an earlier query of the same name has written."""
         for name in _FOLDERS:
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in (*_FILES, QUERY_FILE):
@@ -79,8 +100,8 @@ class AnswerWriter:
             self._write_json("labels.json", {"labels": {str(key): name for key, name in enumerate(names)}})
         if self._answer.selection is not None:
             self._answer.selection.save(self.folder / FILE_NAME)
-        for name, part in self._answer.parts.items():
-            part.save(self.folder / "parts" / re.sub(r"[^\w-]+", "_", name) / FILE_NAME)
+        for folder, part in zip(folder_names(self._answer.parts), self._answer.parts.values(), strict=True):
+            part.save(self.folder / "parts" / folder / FILE_NAME)
 
     def picture(self, camera: Camera) -> Picture:
         """The photo of a view, or how the model shows it."""

@@ -1,5 +1,6 @@
 """What `feature-gs segment` can be asked."""
 
+import hashlib
 import math
 import re
 import shlex
@@ -23,8 +24,9 @@ _GOES_WITH = {
     "per_view": ("point", "box"),
     "view": _IN_A_VIEW,
 }
-_NAME = re.compile(r"[\w-][\w.-]*")
+_NAME = re.compile(r"\w[\w.-]{0,99}")
 _LONGEST_NAME = 60
+_UNNAMED = ("negative_text", "template", "temperature", "threshold")  # not said by a folder's own name
 
 Pixel = tuple[float, float]
 
@@ -104,11 +106,12 @@ class SegmentConfig:
             raise UserError(f"--num_views must be at least 1 and --timing at least 0, {got}.")
         if self.name and not _NAME.fullmatch(self.name):
             raise UserError(
-                f"--name {self.name!r}: expected letters, digits, _, - and dots, not first a dot."
+                f"--name {self.name!r}: expected at most 100 letters, digits, _, - and dots, not first a dot "
+                "or -."
             )
 
     def folder_name(self) -> str:
-        """The name of the query's folder."""
+        """The name of the query's folder; another one for every other query."""
         if self.name:
             return self.name
         stem = str(PurePosixPath(self.view).with_suffix("")) if self.view else ""
@@ -119,7 +122,13 @@ class SegmentConfig:
         parts = [self.kind, stem, *(f"{number:g}" for number in pixels), without, *pushed, self.text or ""]
         parts += ["per_view"] if self.per_view else []
         joined = "_".join(part for part in parts if part)
-        return re.sub(r"[^\w.-]+", "_", joined)[:_LONGEST_NAME].strip("_.")
+        name = re.sub(r"[^\w.-]+", "_", joined).strip("_.")
+        says_all = len(name) <= _LONGEST_NAME and re.sub(r"[ ,_/]+", "_", joined).strip("_") == name
+        if says_all and not any(self._given(flag) for flag in _UNNAMED):
+            return name
+        asked = [getattr(self, flag) for flag in ("view", *KINDS, "negative_point", "per_view", *_UNNAMED)]
+        mark = hashlib.sha256(repr(asked).encode()).hexdigest()[:8]
+        return f"{name[: _LONGEST_NAME - 9].strip('_.')}_{mark}"
 
     def command(self) -> str:
         """The command line that asks the same again."""

@@ -115,7 +115,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # of several libraries, all meaning the same
         raise UserError(
-            f"cannot read the weights {path}: {type(error).__name__}: {str(error).splitlines()[0]}\n"
+            f"cannot read the weights {path}: {type(error).__name__}: {str(error).partition(chr(10))[0]}\n"
             "  Expected .safetensors, or a .pth with tensors only. Is the file only partly copied?"
         ) from error
     if not isinstance(state, Mapping):
@@ -133,7 +133,7 @@ def fit_weights(model: torch.nn.Module, state: Mapping[str, Tensor], path: Path,
         result = model.load_state_dict(state, strict=False)
     except Exception as error:  # shapes, or values that are no tensors
         raise UserError(
-            f"the weights {path} do not fit {name}: {str(error).splitlines()[-1].strip()}"
+            f"the weights {path} do not fit {name}: {str(error).rpartition(chr(10))[2].strip()}"
         ) from error
     wrong = [f"lack {key}" for key in result.missing_keys]
     wrong += [f"have {key} besides" for key in result.unexpected_keys if key.startswith("blocks.")]

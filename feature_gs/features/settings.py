@@ -55,7 +55,11 @@ def clear_folder(folder: Path) -> None:
     Raises:
         UserError: The folder holds something else.
     """
-    if (folder / META).is_file() and "encoder" in TeacherStore.open(folder).meta:
+    try:
+        ours = (folder / META).is_file() and "encoder" in TeacherStore.open(folder).meta
+    except UserError as error:
+        raise UserError(f"{error}\n  Nothing says who made {folder}: remove it by hand.") from None
+    if ours:
         shutil.rmtree(folder)
     elif folder.exists():
         raise UserError(f"{folder} was not made by `feature-gs encode`; remove it by hand, or choose --name.")

@@ -193,7 +193,9 @@ def _read_meta(path: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); encode the scene again.") from None
+        raise UserError(
+            f"{path} is not JSON ({error}). Remove the folder and encode the scene again."
+        ) from None
     teacher = meta.get("teacher") if isinstance(meta, dict) else None
     channels = meta.get("channels") if isinstance(meta, dict) else None
     if not isinstance(teacher, str) or type(channels) is not int or not 1 <= channels <= MOST_CHANNELS:

@@ -12,6 +12,9 @@ from torch import Tensor
 from feature_gs.errors import UserError
 from feature_gs.files import atomic_write
 
+_LARGEST_SIDE = 65535  # pixels
+_LEAST_VOLUME = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Camera:
@@ -94,8 +97,7 @@ def read_cameras_json(path: Path) -> dict[str, list[Camera]]:
 
     Raises:
         UserError: If the file is missing, is not JSON, an entry is not a camera, a name leads out of the
-            folder
-            of images, or there is no training camera.
+            folder of images or stands there twice, a camera makes no sense, or there is no training camera.
     """
     cameras: dict[str, list[Camera]] = {"train": [], "test": []}
     try:
@@ -106,8 +108,25 @@ def read_cameras_json(path: Path) -> dict[str, list[Camera]]:
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is not a list of cameras ({type(error).__name__}: {error})") from None
     for camera in (*cameras["train"], *cameras["test"]):
+        if not PurePosixPath(camera.name).name or "\0" in camera.name:
+            raise UserError(f"{path}: {camera.name!r} is no image name.")
+        if not _makes_sense(camera):
+            raise UserError(f"{path}: size, K or pose of the camera {camera.name!r} make no sense.")
         if PurePosixPath(camera.name).is_absolute() or ".." in PurePosixPath(camera.name).parts:
             raise UserError(f"{path}: the image name {camera.name!r} leads out of the folder of images.")
+    for split, views in cameras.items():
+        if len({camera.name for camera in views}) < len(views):
+            raise UserError(f"{path}: two cameras of {split} have the same name.")
     if not cameras["train"]:
         raise UserError(f"{path} holds no training camera; train the model again.")
     return {split: sorted(views, key=lambda camera: camera.name) for split, views in cameras.items()}
+
+
+def _makes_sense(camera: Camera) -> bool:
+    K, R = camera.K, camera.cam_from_world[:3, :3]  # R may be scaled, as some Blender scenes have it
+    return (
+        bool(K.isfinite().all() and camera.cam_from_world.isfinite().all())
+        and min(float(K[0, 0]), float(K[1, 1])) > 0
+        and abs(float(torch.linalg.det(R))) > _LEAST_VOLUME
+        and all(1 <= side <= _LARGEST_SIDE for side in (camera.width, camera.height))
+    )

@@ -184,12 +184,12 @@ class TrainConfig:
             UserError: The file is missing, is not JSON, or a value has the wrong type.
         """
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise UserError(
                 f"cannot read {path}: {error.strerror or error}. Is this a model folder?"
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is not JSON: {error}.") from error
         if not isinstance(content, dict):
             raise UserError(f"{path} must hold a JSON object, got {type(content).__name__}.")
