@@ -13,6 +13,7 @@ from feature_gs.editing.cleanup import CleanUp
 from feature_gs.editing.edit import read_plan
 from feature_gs.editing.feature3dgs import chosen_as_feature_3dgs
 from feature_gs.editing.plan import KINDS, Plan
+from feature_gs.editing.questions import selection_file
 from feature_gs.errors import UserError
 from feature_gs.gaussians.sh import SH_C0
 
@@ -311,3 +312,8 @@ def test_feature_3dgs_selects_by_the_softmax_of_plain_cosines() -> None:
     ]
     one = chosen_as_feature_3dgs(cosines[:, :1], ["car"], ["car"], 0.2, True)
     assert one.selected.tolist() == [True, False, True]
+
+
+def test_a_selection_with_a_name_longer_than_files_have_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no selection"):
+        selection_file(tmp_path, "a" * 5000)

@@ -1,5 +1,6 @@
 """Which Gaussians an edit means: a selection on disk or a query, and how it is cleaned up."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,6 @@ from feature_gs.errors import UserError
 from feature_gs.queries.selection import FILE_NAME
 
 _CLEAN_UP = ("threshold", "smooth", "largest_cluster", "drop_hidden")
-_MOST_NEIGHBOURS = 1000
 _LISTED = 8  # names in a message
 
 
@@ -49,7 +49,7 @@ def read_question(reader: Reader, key: str, what: Any) -> Question:
         kind=kind,
         asked=QUERIES[kind](inner),
         clean_up=CleanUp(
-            smooth=inner.whole("smooth", 1, _MOST_NEIGHBOURS) if "smooth" in inner else 0,
+            smooth=inner.whole("smooth", 1, CleanUp.MOST_NEIGHBOURS) if "smooth" in inner else 0,
             threshold=inner.number("threshold", 0, 1) if "threshold" in inner else None,
             largest_cluster=inner.flag("largest_cluster"),
             drop_hidden=inner.number("drop_hidden", 0, 1) if "drop_hidden" in inner else 0.0,
@@ -107,7 +107,7 @@ def selection_file(model_path: Path, name: str) -> Path:
     """
     folder = model_path / "queries"
     for path in (folder / name / FILE_NAME, Path(name), Path(name) / FILE_NAME):
-        if path.is_file():
+        if os.path.isfile(path):  # also says so of names that are too long for a file
             return path
     there = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/{FILE_NAME}"))
     listed = ", ".join(there[:_LISTED]) or "none yet"
