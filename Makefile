@@ -32,7 +32,7 @@ help:
 	@echo 'make format         rewrite the sources in the house style'
 	@echo 'make benchmark      how fast the rasterizer is on this machine'
 	@echo 'make sanitize       the tests of the C++ core under AddressSanitizer and UBSan'
-	@echo 'make sanitize-cuda  the tests of the CUDA kernels, on the CPU, under the same'
+	@echo 'make sanitize-cuda  the CUDA kernels on the CPU, under these and ThreadSanitizer'
 	@echo 'make cuda-compile   compile the CUDA kernels with nvcc; registers of each (needs no GPU)'
 	@echo 'make test-gpu       on a machine with a GPU: its kernels tested, sanitized and timed'
 	@echo 'make install        only the environment in .venv, with feature_gs compiled into it'

@@ -318,9 +318,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     parts = (
         *(functools.partial(part, splats, options.repeats, device) for part in (features_alone, training)),
         functools.partial(lifting, splats, options.views, device),
-        functools.partial(
-            beside_gsplat, splats, options.repeats, device
-        ),  # whose kernels take long to compile
+        # Last, since gsplat's kernels take long to compile.
+        functools.partial(beside_gsplat, splats, options.repeats, device),
     )
     for part in parts:
         figures.update(show(part()))

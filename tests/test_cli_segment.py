@@ -217,6 +217,7 @@ def test_times_are_split_by_stage(scene: Things, model: Path, capsys: pytest.Cap
 
 def test_a_query_of_the_same_name_replaces_the_earlier_one(scene: Things, model: Path) -> None:
     assert segment(model, "--everything", "--views", "test", "--name", "twice") == 0
+    (model / "queries" / "twice" / "decompose").mkdir()  # of the answer that goes
     assert segment(model, *at(scene, 1, 3), "--views", "test", "--name", "twice") == 0
     left = {path.name for path in (model / "queries" / "twice").iterdir()}
     assert left == {"masks", "overlay", "scores", "query.json", "selection.safetensors"}

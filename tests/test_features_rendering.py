@@ -5,12 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from edited import make_field
 from torch import Tensor
 
 from feature_gs.features.decoders import decoder_from_state, make_decoder
 from feature_gs.features.field import FeatureField
 from feature_gs.features.palette import Palette
 from feature_gs.features.rendering import (
+    _features_beside,
     decoded,
     decoded_solid,
     enlarged,
@@ -178,3 +180,12 @@ def test_enlarging_keeps_a_ramp_and_fills_what_the_map_leaves_out() -> None:
     large = enlarged(values, 8, 8, 32, 32)[16, :, 0]
     expected = ((torch.arange(32) + 0.5) / 4).clamp(0.5, 5.5)
     assert torch.allclose(large, expected, atol=1e-5)
+
+
+def test_features_are_brought_to_a_device_once() -> None:
+    field = make_field(4, 3)
+    like = torch.empty(0, device="meta")  # a device that holds no values
+    there = _features_beside(field, like)
+    assert there.device == like.device and _features_beside(field, like) is there
+    assert _features_beside(field, torch.empty(0)) is field.features
+    assert _features_beside(make_field(4, 3), like) is not there

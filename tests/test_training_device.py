@@ -10,6 +10,7 @@ from blobs import busy_settings, new_trainer, write_blobs
 
 from feature_gs.errors import UserError
 from feature_gs.gaussians import GaussianModel
+from feature_gs.rasterizer.device import network_device
 from feature_gs.training.loop import run_training
 from feature_gs.training.not_finite import FiniteGuard, NotFiniteError
 from feature_gs.training.optimizer import GaussianOptimizer
@@ -56,6 +57,33 @@ def test_a_bad_step_blocks_all_later_ones_until_it_is_noticed(culprit: str) -> N
     with pytest.raises(NotFiniteError, match="iteration 4, view 4: .*(inf|not finite)") as caught:
         guard.check(model, 10)
     assert caught.value.iteration == 4 and kept is not None and torch.equal(kept, model.means)
+
+
+def test_verdicts_are_read_before_opacities_are_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_blobs(tmp_path)
+    trainer = new_trainer(busy_settings(tmp_path, densify_from_iter=30, densify_until_iter=40), tmp_path)
+    view = trainer.scene.train[0]
+    target, read = view.load()[None].float() / 255, []
+    monkeypatch.setattr(
+        trainer.guard, "check", lambda model, iteration, at_once=False: read.append((iteration, at_once))
+    )
+    for _ in range(16):
+        trainer.step(view, target)
+    assert trainer.schedule.resets_opacity_at(15) and not trainer.schedule.densifies_at(15)
+    assert not trainer.due(15) and dict(read)[15] and not dict(read)[14]
+
+
+@pytest.mark.parametrize(
+    ("wish", "there", "device"), [("", True, "cuda"), ("cpu", True, "cpu"), ("", False, "cpu")]
+)
+def test_networks_work_where_the_user_wants_them(
+    monkeypatch: pytest.MonkeyPatch, wish: str, there: bool, device: str
+) -> None:
+    monkeypatch.setenv("FEATURE_GS_DEVICE", wish)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert network_device().type == device
 
 
 def test_verdicts_are_read_at_once_where_something_is_saved() -> None:

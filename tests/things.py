@@ -154,7 +154,7 @@ class Speaking(Encoder):
         return Grid.whole(width, height, height, width)
 
     def encode(self, image: Tensor) -> Tensor:
-        raise NotImplementedError
+        raise AssertionError("it is asked for words only")
 
     @classmethod
     def encode_words(cls, texts: list[str], weights: Path | None, device: Any) -> Tensor:

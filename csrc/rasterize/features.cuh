@@ -1,5 +1,6 @@
-// Features of cells of 1 or 2 pixels, and their gradients: warps list the splats that their patches see with the
-// weights there, once for all channels, and multiply the lists slice after slice of channels.
+// Features of cells of 1 or 2 pixels, and their gradients: warps list the splats that their patches see, with the
+// weights there, and multiply the lists with slices of channels. Features have one list for all slices; for gradients,
+// whose cells stay in registers, each slice makes its own.
 #pragma once
 
 #include "products.cuh"

@@ -20,7 +20,7 @@ int shared_memory(const Tensor& like) {
 }
 
 // Blocks that have room in it: each takes a kilobyte more than it asks for. Lists are as long as leaves room for so many;
-// most patches see a hundred splats and few 180.
+// in benchmarks/gpu.py most patches see a hundred splats and few 180.
 template <class P>
 constexpr int blocks_in(int kilobytes) {
   return kilobytes * kKilobyte / static_cast<int>(sizeof(BlendMemory<P>) + kKilobyte);
