@@ -1,9 +1,10 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 # Tests say themselves what they run on a GPU (test_cuda.py); all others are the CPU's, wherever they run.
 os.environ["FEATURE_GS_DEVICE"] = "cpu"
@@ -14,6 +15,10 @@ import pytest
 import torch
 from cuda_host.emulated import SHUFFLED, Emulated
 from kernels import kernels
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from feature_gs.rasterizer.device import why_no_cuda
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +36,24 @@ def chosen_kernels() -> Iterator[None]:
     kind = os.environ.get("FEATURE_GS_KERNELS", "")
     with kernels(kind) if kind else nullcontext():
         yield
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and the GPU where there is one."""
+    if request.param == "cuda" and why_no_cuda():
+        pytest.skip(f"no GPU to test: {why_no_cuda()}")
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def opcheck(device: torch.device) -> Callable[..., Any]:
+    """Torch's opcheck of an op on each device: called with the op and arguments on the CPU."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device).requires_grad_(tensor.requires_grad)
+
+    return lambda op, args: torch.library.opcheck(op, pytree.tree_map_only(Tensor, moved, args))
 
 
 @pytest.fixture

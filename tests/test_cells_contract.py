@@ -9,7 +9,6 @@ import torch
 from random_cells import lists_of, random_cells
 from splats import intersect_arguments, random_splats, rasterize_arguments
 from torch import Tensor
-from torch.library import opcheck
 
 from feature_gs.rasterizer.ops import ops
 
@@ -26,28 +25,28 @@ def compress_arguments(cell: int = 8) -> tuple[Any, ...]:
 
 class TestOpcheck:
     @pytest.mark.parametrize("cell", [4, 8, 16])
-    def test_compress(self, cell: int) -> None:
+    def test_compress(self, opcheck: Callable[..., Any], cell: int) -> None:
         opcheck(ops.compress_cells.default, compress_arguments(cell))
 
     @pytest.mark.parametrize("requires_grad", [False, True])
-    def test_blend(self, requires_grad: bool) -> None:
+    def test_blend(self, opcheck: Callable[..., Any], requires_grad: bool) -> None:
         cells = random_cells(20, (1, 3, 2), FLOAT64)
         values, *lists = lists_of(cells)
         features = torch.randn(20, 5, dtype=FLOAT64)
         inputs = (features.requires_grad_(requires_grad), values.requires_grad_(requires_grad))
         opcheck(ops.blend_cells.default, (*inputs, *lists, 6))
 
-    def test_gather(self) -> None:
+    def test_gather(self, opcheck: Callable[..., Any]) -> None:
         cells = random_cells(20, (1, 3, 2), torch.float32)
         opcheck(ops.gather_cells.default, (torch.randn(6, 5), *lists_of(cells), 20))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-    def test_accumulate(self, dtype: torch.dtype) -> None:
+    def test_accumulate(self, opcheck: Callable[..., Any], dtype: torch.dtype) -> None:
         cells = random_cells(20, (1, 3, 2), torch.float32)
         args = (torch.randn(20, 5).to(dtype), torch.randn(6, 5), 0.5, 0.1, *lists_of(cells))
         opcheck(ops.accumulate_cells.default, args)
 
-    def test_products(self) -> None:
+    def test_products(self, opcheck: Callable[..., Any]) -> None:
         cells = random_cells(20, (1, 3, 2), torch.float32)
         opcheck(ops.cell_products.default, (torch.randn(20, 5), torch.randn(6, 5), *lists_of(cells)[1:]))
 

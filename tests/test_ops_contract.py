@@ -1,6 +1,7 @@
 """What torch asks of ops: shapes without data, gradients, compilation; and errors instead of crashes."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ from random_scenes import random_scene, weights_like
 from splats import Splats, intersect_arguments, random_splats
 from splats import rasterize_arguments as splat_arguments
 from torch import Tensor
-from torch.library import opcheck
 
 from feature_gs.rasterizer import RenderOutput, rasterize, ssim
 
@@ -39,31 +39,31 @@ def tiny_splats(requires_grad: bool = True) -> Splats:
 class TestOpcheck:
     @pytest.mark.parametrize("requires_grad", [False, True])
     @pytest.mark.parametrize("sh_bands", [1, 4])
-    def test_project(self, requires_grad: bool, sh_bands: int) -> None:
+    def test_project(self, opcheck: Callable[..., Any], requires_grad: bool, sh_bands: int) -> None:
         opcheck(ops.project.default, project_arguments(requires_grad, sh_bands))
 
     @pytest.mark.parametrize("sh_bands", [1, 4])
-    def test_project_backward(self, sh_bands: int) -> None:
+    def test_project_backward(self, opcheck: Callable[..., Any], sh_bands: int) -> None:
         args = project_arguments(False, sh_bands)
         outputs = ops.project(*args)
         grads = [weights_like(output, i) for i, output in enumerate(outputs[:5])]
         opcheck(ops.project_backward.default, (*grads, *args, outputs[3], outputs[5]))
 
-    def test_intersect(self) -> None:
+    def test_intersect(self, opcheck: Callable[..., Any]) -> None:
         opcheck(ops.intersect.default, intersect_arguments(tiny_splats()))
 
     @pytest.mark.parametrize("requires_grad", [False, True])
     @pytest.mark.parametrize("cell", [1, 2, 4, 16])
-    def test_rasterize(self, requires_grad: bool, cell: int) -> None:
+    def test_rasterize(self, opcheck: Callable[..., Any], requires_grad: bool, cell: int) -> None:
         opcheck(ops.rasterize.default, rasterize_arguments(tiny_splats(requires_grad), cell, requires_grad))
 
-    def test_rasterize_without_features_and_background(self) -> None:
+    def test_rasterize_without_features_and_background(self, opcheck: Callable[..., Any]) -> None:
         splats = tiny_splats()
         splats.features = splats.background = None
         opcheck(ops.rasterize.default, rasterize_arguments(splats, 1, absgrad=False))
 
     @pytest.mark.parametrize("cell", [1, 4])
-    def test_rasterize_backward(self, cell: int) -> None:
+    def test_rasterize_backward(self, opcheck: Callable[..., Any], cell: int) -> None:
         args = rasterize_arguments(tiny_splats(requires_grad=False), cell, absgrad=False)
         color, alpha, depth, _, features, transmittance, last, weights = ops.rasterize(*args)
         grads: list[Tensor | None] = [
@@ -74,11 +74,11 @@ class TestOpcheck:
         opcheck(ops.rasterize_backward.default, (*grads, *saved, *args[12:], True, cell == 1))
 
     @pytest.mark.parametrize("requires_grad", [False, True])
-    def test_ssim(self, requires_grad: bool) -> None:
+    def test_ssim(self, opcheck: Callable[..., Any], requires_grad: bool) -> None:
         image, target = torch.rand(2, 2, 13, 9, 3, dtype=torch.float64)
         opcheck(ops.ssim.default, (image.requires_grad_(requires_grad), target))
 
-    def test_ssim_backward(self) -> None:
+    def test_ssim_backward(self, opcheck: Callable[..., Any]) -> None:
         image, target = torch.rand(2, 2, 13, 9, 3)
         _, *maps = ops.ssim(image, target)
         opcheck(ops.ssim_backward.default, (torch.rand(2), image, target, *maps))

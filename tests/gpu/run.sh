@@ -13,6 +13,7 @@ echo '--- the tests of the ops, through the GPU'
 FEATURE_GS_KERNELS=cuda "$python" -m pytest -q "${ops[@]}"
 echo '--- the GPU beside the CPU, long runs, several GPUs'
 "$python" -m pytest -q tests/test_cuda.py
+"$python" -m pytest -q tests/test_{ops,cells}_contract.py -k cuda
 echo '--- speed and memory'
 mkdir -p build
 "$python" benchmarks/gpu.py --json build/gpu.json "$@"
