@@ -20,7 +20,8 @@ mkdir -p build
 # Our kernels only, and not what torch tries out when it starts.
 for options in 'memcheck --report-api-errors no' racecheck; do
   echo "--- compute-sanitizer $options"
-  # shellcheck disable=SC2086
-  compute-sanitizer --tool $options --kernel-name kernel_substring=fgs --error-exitcode 1 \
-    "$python" -m pytest -q tests/test_cuda.py -k 'picture or neighbours'
+  # shellcheck disable=SC2206
+  sanitized=(compute-sanitizer --tool $options --kernel-name kernel_substring=fgs --error-exitcode 1 "$python" -m pytest -q)
+  "${sanitized[@]}" tests/test_cuda.py -k 'picture or neighbours'  # on tensor cores
+  FEATURE_GS_KERNELS=cuda "${sanitized[@]}" "${ops[@]}"
 done
