@@ -28,17 +28,16 @@ STABLE_TORCH_LIBRARY(feature_gs, m) {
       "int width, int height, int feature_cell, bool features_move_geometry, bool tensor_cores, bool absgrad, "
       "bool features_need_grad) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "compress_cells(Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets, int batch, int width, int height, "
-      "int cell) -> (Tensor gaussians, Tensor offsets, Tensor rows, Tensor places)");
+      "blend_cells(Tensor features, Tensor weights, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots, "
+      "Tensor slot_tiles, Tensor gaussian_offsets, int batch, int rows, int columns) -> Tensor");
   m.def(
-      "blend_cells(Tensor features, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int cells) "
+      "gather_cells(Tensor maps, Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets, int count) -> Tensor");
+  m.def(
+      "accumulate_cells(Tensor(a!) sums, Tensor maps, float rate, float floor, Tensor weights, Tensor slot_tiles, "
+      "Tensor gaussian_offsets) -> ()");
+  m.def(
+      "cell_products(Tensor features, Tensor maps, Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets) "
       "-> Tensor");
-  m.def(
-      "gather_cells(Tensor maps, Tensor values, Tensor gaussians, Tensor offsets, Tensor rows, int count) -> Tensor");
-  m.def(
-      "accumulate_cells(Tensor(a!) sums, Tensor maps, float rate, float floor, Tensor values, Tensor gaussians, "
-      "Tensor offsets, Tensor rows) -> ()");
-  m.def("cell_products(Tensor features, Tensor maps, Tensor gaussians, Tensor offsets, Tensor rows) -> Tensor");
   m.def("nearest_distances(Tensor points) -> Tensor");
   m.def("ssim(Tensor image, Tensor target) -> (Tensor mean, Tensor d_mean, Tensor d_square, Tensor d_cross)");
   m.def(

@@ -17,7 +17,7 @@ from feature_gs.rasterizer import ops as _registrations  # noqa: F401  # the ops
 
 OPS = (
     *("project", "project_backward", "intersect", "rasterize", "rasterize_backward", "ssim", "ssim_backward"),
-    *("compress_cells", "blend_cells", "gather_cells", "accumulate_cells", "cell_products"),
+    *("blend_cells", "gather_cells", "accumulate_cells", "cell_products"),
 )
 
 

@@ -109,8 +109,8 @@ def run_ops(
         return outputs, None
     weights = outputs[7] if move else outputs[7].detach()
     batch, count = splats.radii.shape
-    slots = (weights, lists[3], lists[4])
-    return outputs, CellWeights.from_slots(*slots, batch, count, splats.width, splats.height, cell)
+    shape = (batch, -(-splats.height // cell), -(-splats.width // cell))
+    return outputs, CellWeights(weights, lists, shape, count)
 
 
 def intersect_arguments(splats: Splats) -> tuple[Any, ...]:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from random_cells import dense, lists_of, random_cells
+from random_cells import (
+    by_gaussian,
+    cells_from,
+    cells_of_slots,
+    dense,
+    gaussians_of_slots,
+    random_cells,
+    seen,
+)
 from random_scenes import assert_near, random_scene, weights_like
 from splats import (
     Splats,
@@ -19,7 +27,7 @@ from splats import (
 )
 from torch import Tensor
 
-from feature_gs.rasterizer import CellWeights, RenderOutput, rasterize
+from feature_gs.rasterizer import RenderOutput, rasterize
 from feature_gs.rasterizer.ops import ops
 from feature_gs.rasterizer.reference import cell_weights_reference
 
@@ -51,18 +59,17 @@ class TestMatrix:
         assert firm.float().mean() > 0.5
         batch, count = splats.radii.shape
         assert cells.shape == (batch, -(-splats.height // cell), -(-splats.width // cell))
-        assert cells.count == count and cells.values.dtype == dtype
+        assert cells.count == count and cells.weights.dtype == dtype
         tolerance = 1e-12 if dtype == FLOAT64 else 1e-5
         assert_near(dense(cells)[firm], expected[firm], tolerance, "A")
 
     @pytest.mark.parametrize("cell", CELLS)
-    def test_lists_each_entry_once_and_no_zeros(self, cell: int) -> None:
+    def test_holds_each_entry_once_and_nothing_outside_of_the_image(self, cell: int) -> None:
         cells = cells_compiled(CASES["odd sizes, two views"], cell)
-        assert (cells.values > 0).all() and (cells.offsets.diff() > 0).all()
-        assert cells.gaussians.unique().numel() == cells.gaussians.numel()
-        columns = torch.repeat_interleave(cells.gaussians.long(), cells.offsets.diff())
-        places = cells.rows * cells.count + columns
-        assert places.unique().numel() == cells.values.numel() == int((dense(cells) != 0).sum())
+        rows, columns = cells_of_slots(cells), gaussians_of_slots(cells)[:, None]
+        assert (cells.weights >= 0).all() and not cells.weights[rows < 0].any()
+        entries = (rows * cells.count + columns)[cells.weights > 0]
+        assert entries.unique().numel() == entries.numel() == int((dense(cells) != 0).sum())
 
     def test_of_two_splats_that_cover_the_image_evenly(self) -> None:
         splats = Splats(
@@ -100,7 +107,10 @@ class TestMatrix:
 class TestProducts:
     def test_are_those_of_the_dense_matrix(self, channels: int, dtype: torch.dtype) -> None:
         tolerance = 1e-12 if dtype == FLOAT64 else 1e-5
-        for cells in (random_cells(150, (2, 5, 7), dtype), cells_compiled(CASES["whole cells"].to(dtype), 8)):
+        for cells in (
+            *(random_cells(150, (2, 5, 7), dtype, across=across) for across in (1, 2, 4)),
+            cells_compiled(CASES["whole cells"].to(dtype), 8),
+        ):
             matrix = dense(cells).double()
             features = weights_like(torch.empty(cells.count, channels), 1).to(dtype)
             maps = weights_like(torch.empty(*cells.shape, channels), 2).to(dtype)
@@ -110,10 +120,12 @@ class TestProducts:
             gathered = cells.gather(maps)
             assert gathered.shape == features.shape and gathered.dtype == dtype
             assert_near(gathered, matrix.T @ maps.flatten(0, 2).double(), tolerance, "Aᵀ M")
-            products = ops.cell_products(features, maps.flatten(0, 2), *lists_of(cells)[1:])
-            columns = torch.repeat_interleave(cells.gaussians.long(), cells.offsets.diff())
-            expected = features[columns].double() * maps.flatten(0, 2)[cells.rows.long()].double()
-            assert_near(products / channels, expected.sum(-1) / channels, tolerance, "F · M")
+            products = ops.cell_products(features, maps, *by_gaussian(cells))
+            assert products.shape == cells.weights.shape and not products[cells.weights == 0].any()
+            ones = cells.weights != 0
+            columns = gaussians_of_slots(cells)[:, None].expand(ones.shape)[ones]
+            expected = features[columns].double() * maps.flatten(0, 2)[cells_of_slots(cells)[ones]].double()
+            assert_near(products[ones] / channels, expected.sum(-1) / channels, tolerance, "F · M")
 
     def test_blending_and_gathering_are_adjoint(self, channels: int, dtype: torch.dtype) -> None:
         cells = random_cells(90, (1, 6, 11), dtype)
@@ -124,14 +136,14 @@ class TestProducts:
         torch.testing.assert_close(there, back, rtol=1e-12 if dtype == FLOAT64 else 1e-5, atol=0)
 
     @pytest.mark.parametrize("floor", [None, 0.0, 0.7])
-    def test_accumulating_leaves_unlisted_rows_alone(
+    def test_accumulating_leaves_unseen_rows_alone(
         self, channels: int, dtype: torch.dtype, floor: float | None
     ) -> None:
         cells = random_cells(150, (2, 5, 7), dtype)
         maps = weights_like(torch.empty(*cells.shape, channels), 5).to(dtype)
         before = weights_like(torch.empty(cells.count, channels), 7).to(dtype)
-        listed = torch.zeros(cells.count, dtype=torch.bool)
-        listed[cells.gaussians.long()] = True
+        listed = seen(cells)
+        assert listed.any() and not listed.all()
         before[~listed] = math.nan
         sums = before.clone()
         cells.accumulate(sums, maps, -1.5, floor)
@@ -152,7 +164,7 @@ class TestCellWeights:
     def test_features_of_unseen_gaussians_are_not_read(self) -> None:
         cells = random_cells(60, (1, 4, 4), torch.float32)
         features = torch.full((60, 5), math.nan)
-        features[cells.gaussians.long()] = 1.0
+        features[seen(cells)] = 1.0
         assert torch.isfinite(cells.blend(features)).all()
 
     def test_half_precision_is_blended_as_float32(self) -> None:
@@ -173,22 +185,23 @@ class TestCellWeights:
         cells.accumulate(sums, maps, 0.3, 0.1)
         cells.accumulate(exact, maps, 0.3, 0.1)
         assert torch.equal(sums, exact.half())
-        products = ops.cell_products(sums, maps.flatten(0, 2), *lists_of(cells)[1:])
-        widened = ops.cell_products(sums.float(), maps.flatten(0, 2), *lists_of(cells)[1:])
+        products = ops.cell_products(sums, maps, *by_gaussian(cells))
+        widened = ops.cell_products(sums.float(), maps, *by_gaussian(cells))
         assert torch.equal(products, widened)
 
     def test_every_half_number_survives(self) -> None:
         """Also those below the normal range, infinities, and both zeros; NaN stays NaN."""
         every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.float16)[:, None]
-        rows = torch.zeros(2**16, dtype=torch.int32)
-        gaussians, offsets = torch.arange(2**16, dtype=torch.int32), torch.arange(2**16 + 1)
-        nothing = CellWeights(torch.zeros(2**16), gaussians, offsets, rows, (1, 1, 1), 2**16)
+        rng, tile = torch.Generator(), torch.zeros(1, dtype=torch.int64)
+        all_in_one = cells_from([tile] * 2**16, (1, 1, 1), 2**16, 1, torch.float32, rng)
+        all_in_one.weights[:] = 1
         sums = every.clone()
-        nothing.accumulate(sums, torch.zeros(1, 1, 1, 1))
+        all_in_one.accumulate(sums, torch.zeros(1, 1, 1, 1))
         assert torch.equal(sums.nan_to_num(7.0, 1e4, -1e4), every.nan_to_num(7.0, 1e4, -1e4))
         assert torch.equal(sums.isnan(), every.isnan())
         halfway = torch.tensor([[65519.0], [65520.0], [2.0**-25], [2.0**-24 * 1.5], [1 + 2.0**-11], [1e-9]])
-        one = CellWeights(torch.ones(6), gaussians[:6], offsets[:7], torch.arange(6).int(), (1, 1, 6), 6)
+        one = cells_from([torch.tensor([n]) for n in range(6)], (1, 1, 6), 6, 1, torch.float32, rng)
+        one.weights[:] = 1
         rounded = torch.zeros(6, 1, dtype=torch.float16)
         one.accumulate(rounded, halfway[None, None])
         assert torch.equal(rounded, halfway.half())
@@ -208,7 +221,7 @@ class TestCellWeights:
         count = CASES["whole cells"].radii.shape[1]
         splats.radii = torch.zeros(1, count, dtype=torch.int32)
         cells = cells_compiled(splats, 8)
-        assert cells.values.numel() == cells.gaussians.numel() == cells.rows.numel() == 0
+        assert cells.weights.shape == (0, 4)
         assert not cells.blend(torch.ones(count, 3, dtype=FLOAT64)).any()
         assert not cells.gather(torch.ones(*cells.shape, 3, dtype=FLOAT64)).any() and not cells.totals().any()
 
@@ -257,11 +270,13 @@ def scene_render(cell: int, dtype: torch.dtype = torch.float32, **options: Any) 
 class TestGradients:
     def test_of_blending_are_those_of_finite_differences(self) -> None:
         cells = random_cells(12, (1, 2, 3), FLOAT64)
-        values = cells.values.clone().requires_grad_()
+        entries = cells.weights != 0
+        values = cells.weights[entries].requires_grad_()
         features = weights_like(torch.empty(12, 9), 0).requires_grad_()
 
         def blend(values: Tensor, features: Tensor) -> Tensor:
-            return dataclasses.replace(cells, values=values).blend(features)
+            weights = torch.zeros_like(cells.weights).masked_scatter(entries, values)
+            return dataclasses.replace(cells, weights=weights).blend(features)
 
         assert torch.autograd.gradcheck(blend, (values, features))
 
@@ -304,7 +319,7 @@ class TestGradients:
                 cell_weights=True,
             )
             assert output.cells is not None and output.features is not None
-            assert output.cells.values.requires_grad == move
+            assert output.cells.weights.requires_grad == move
             (output.features.square().sum() + 0 * output.color.sum()).backward()
             assert features.grad is not None and features.grad.any()
             for leaf in geometry:
@@ -343,12 +358,12 @@ def test_repeats_and_thread_counts_are_bit_equal(channels: int) -> None:
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
         cells = cells_compiled(splats, 4)
-        values = cells.values.clone().requires_grad_()
-        image = dataclasses.replace(cells, values=values).blend(features)
+        weights = cells.weights.clone().requires_grad_()
+        image = dataclasses.replace(cells, weights=weights).blend(features)
         image.square().sum().backward()
         sums = features.clone()
         cells.accumulate(sums, image, 0.5, 0.1)
-        results.append([*lists_of(cells), image, values.grad, cells.gather(image), sums, cells.totals()])
+        results.append([cells.weights, image, weights.grad, cells.gather(image), sums, cells.totals()])
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             assert a is not None and b is not None and torch.equal(a, b)

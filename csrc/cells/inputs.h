@@ -8,89 +8,88 @@
 
 namespace fgs {
 
-// The matrix as its user hands it over.
+// The matrix as its user hands it over, for `count` Gaussians.
 struct CellMatrix {
-  Tensor values, gaussians, offsets, rows;
+  Tensor weights, slot_tiles, gaussian_offsets;
+  int64_t views, rows, columns, count;
   Kind kind = ScalarType::Float;
 
   void check() {
-    kind = floating_kind(values, "values");
-    values = checked(values, "values", kind, {entries()}, "[E]");
-    rows = checked(rows, "rows", kind.with(ScalarType::Int), {entries()}, "[E]");
-    gaussians = checked(gaussians, "gaussians", kind.with(ScalarType::Int), {listed()}, "[K]");
-    offsets = checked(offsets, "offsets", kind.with(ScalarType::Long), {listed() + 1}, "[K + 1]");
+    kind = floating_kind(weights, "weights");
+    check_shape(weights, "weights", {kAny, kAny}, "[P, R]");
+    STD_TORCH_CHECK(per_tile() == 1 || per_tile() == 4 || per_tile() == 16,
+                    "weights must have 1, 4 or 16 cells per slot, got ", shape_text(weights));
+    weights = checked(weights, "weights", kind, {slots(), per_tile()}, "[P, R]");
+    slot_tiles = checked(slot_tiles, "slot_tiles", kind.with(ScalarType::Int), {slots()}, "[P]");
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+    STD_TORCH_CHECK(views >= 0 && rows > 0 && columns > 0 && rows <= kMost / columns && views <= kMost / (rows * columns),
+                    "there must be less than 2^31 cells, got ", views, " x ", rows, " x ", columns);
+    STD_TORCH_CHECK(count >= 0 && count <= kMost, "there must be less than 2^31 Gaussians, got ", count);
+    gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", kind.with(ScalarType::Long), {views * count + 1},
+                               "[B * N + 1]");
   }
-  // cells and count: how many cells and Gaussians there are.
-  void check_lists(int64_t cells, int64_t count) const {
-    check_offsets(offsets, "offsets", entries(), "E");
-    check_indices(rows, "rows", cells, "cells");
-    check_indices(gaussians, "gaussians", count, "N");
+  void check_lists() const {
+    check_offsets(gaussian_offsets, "gaussian_offsets", slots(), "P");
+    const int64_t* offsets = data<int64_t>(gaussian_offsets);
+    for (int64_t b = 0; b < views; ++b) {
+      const int64_t first = offsets[b * count], last = offsets[(b + 1) * count];
+      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * grid().tiles(), grid().tiles()),
+                      "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
+    }
   }
 
-  int64_t entries() const { return rows.numel(); }
-  int64_t listed() const { return gaussians.numel(); }
+  int64_t slots() const { return weights.size(0); }
+  int64_t per_tile() const { return weights.size(1); }
+  CellGrid grid() const {
+    const auto narrow = [](int64_t n) { return static_cast<int32_t>(n); };
+    return {narrow(views), narrow(rows), narrow(columns), per_tile() == 16 ? 2 : per_tile() == 4 ? 1 : 0};
+  }
 
   // Uninitialised, beside the matrix.
   Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef shape) const {
-    return torch::stable::new_empty(values, shape, kind.dtype);
+    return torch::stable::new_empty(weights, shape, kind.dtype);
   }
 
   template <class T>
-  SparseCells<T> view() const {
-    return {listed(), data<int32_t>(gaussians), data<int64_t>(offsets), data<int32_t>(rows), data<T>(values)};
+  SlotWeights<T> view() const {
+    return {data<T>(weights), data<int32_t>(slot_tiles), data<int64_t>(gaussian_offsets), slots(), count, grid()};
   }
 };
 
-// Rows of channels, [N, C] or [cells, C].
-inline void check_rows(const Tensor& t, const char* name, const char* layout) {
-  check_shape(t, name, {kAny, kAny}, layout);
+// The same pairs by tile.
+struct TilePairs {
+  Tensor tile_offsets, pair_gaussians, pair_slots;
+
+  void check(const CellMatrix& m) {
+    const Kind numbers = m.kind.with(ScalarType::Int);
+    const int64_t tiles = int64_t{m.grid().views} * m.grid().tiles();
+    tile_offsets = checked(tile_offsets, "tile_offsets", m.kind.with(ScalarType::Long), {tiles + 1}, "[tiles + 1]");
+    pair_gaussians = checked(pair_gaussians, "pair_gaussians", numbers, {m.slots()}, "[P]");
+    pair_slots = checked(pair_slots, "pair_slots", numbers, {m.slots()}, "[P]");
+  }
+};
+
+inline void check_features(const Tensor& t, const char* name) {
+  check_shape(t, name, {kAny, kAny}, "[N, C]");
   STD_TORCH_CHECK(t.size(1) >= 1, name, " must have at least one channel, got ", shape_text(t));
 }
 
+inline void check_maps(const Tensor& maps) {
+  check_shape(maps, "maps", {kAny, kAny, kAny, kAny}, "[B, h, w, C]");
+  STD_TORCH_CHECK(maps.size(3) >= 1, "maps must have at least one channel, got ", shape_text(maps));
+}
+
 inline Tensor checked_maps(const Tensor& maps, const CellMatrix& m) {
-  return checked(maps, "maps", m.kind, {maps.size(0), maps.size(1)}, "[cells, C]");
+  return checked(maps, "maps", m.kind, {m.views, m.rows, m.columns, maps.size(3)}, "[B, h, w, C]");
 }
 
 // Features may be stored in 16 bits.
 inline Tensor checked_features(const Tensor& t, const char* name, const CellMatrix& m) {
   const bool half = t.scalar_type() == ScalarType::Half && m.kind.dtype == ScalarType::Float;
-  STD_TORCH_CHECK(half || t.scalar_type() == m.kind.dtype, name, " must have the dtype of values (",
+  STD_TORCH_CHECK(half || t.scalar_type() == m.kind.dtype, name, " must have the dtype of weights (",
                   torch::headeronly::toString(m.kind.dtype), ") or be float16 beside float32, got ",
                   torch::headeronly::toString(t.scalar_type()));
-  return checked(t, name, m.kind.with(t.scalar_type()), {t.size(0), t.size(1)}, "[N, C]");
+  return checked(t, name, m.kind.with(t.scalar_type()), {m.count, t.size(1)}, "[N, C]");
 }
-
-// The weights as rasterize and intersect leave them.
-struct SlotWeights {
-  Tensor weights, slot_tiles, gaussian_offsets;
-  int64_t batch, width, height, cell;
-  Kind kind = ScalarType::Float;
-
-  void check() {
-    STD_TORCH_CHECK(cell == 4 || cell == 8 || cell == 16, "cell must be 4, 8 or 16, got ", cell);
-    checked_tiles(batch, width, height);
-    STD_TORCH_CHECK(batch * cells_x() * cells_y() <= std::numeric_limits<int32_t>::max(), batch, " images of ", width,
-                    " x ", height, " must have less than 2^31 cells of ", cell, " x ", cell, " pixels");
-    kind = floating_kind(weights, "weights");
-    weights = checked(weights, "weights", kind, {slots(), cells_per_tile()}, "[P, (16 / cell)²]");
-    slot_tiles = checked(slot_tiles, "slot_tiles", kind.with(ScalarType::Int), {slots()}, "[P]");
-    const int64_t total = gaussian_offsets.numel() - 1;
-    STD_TORCH_CHECK(total >= 0 && total <= std::numeric_limits<int32_t>::max() && total == batch * gaussians(),
-                    "gaussian_offsets must be [B * N + 1], got ", shape_text(gaussian_offsets), " for B = ", batch);
-    gaussian_offsets =
-        checked(gaussian_offsets, "gaussian_offsets", kind.with(ScalarType::Long), {total + 1}, "[B * N + 1]");
-  }
-
-  int64_t slots() const { return slot_tiles.numel(); }
-  int64_t gaussians() const { return batch ? (gaussian_offsets.numel() - 1) / batch : 0; }
-  int64_t cells_per_tile() const { return (kTile / cell) * (kTile / cell); }
-  int64_t tiles_x() const { return (width + kTile - 1) / kTile; }
-  int64_t tiles() const { return tiles_x() * ((height + kTile - 1) / kTile); }
-  int64_t cells_x() const { return (width + cell - 1) / cell; }
-  int64_t cells_y() const { return (height + cell - 1) / cell; }
-
-  // Uninitialised, beside the weights.
-  Tensor empty(int64_t count, ScalarType dtype) const { return torch::stable::new_empty(weights, {count}, dtype); }
-};
 
 }  // namespace fgs

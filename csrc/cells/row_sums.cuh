@@ -1,17 +1,20 @@
 // Weighted sums of rows of channels, which is what blending, gathering and adding up are. A warp sums up a list in the
 // list's order, its lanes side by side along the channels; few channels leave groups of lanes that take entries in turn.
-// Lists are of any length: those longer than a segment are summed segment by segment first, by a warp each.
+// Most entries have no weight: a warp looks at many and keeps the others. Lists by Gaussian are of any length: those of
+// more slots than a segment are summed segment by segment first, by a warp each.
 #pragma once
 
 #include <cuda_fp16.h>
 
 #include "../cuda/block.h"
 #include "../cuda/lists.h"
+#include "cells.h"
 
 namespace fgs {
 
 constexpr int kSumThreads = 256, kSumWarps = kSumThreads / kWarp;
-constexpr int64_t kSegment = 256;  // entries
+constexpr int kLookedAt = 4;       // entries that a lane looks at together
+constexpr int64_t kSegment = 256;  // slots
 
 // V numbers that are read and written in one piece.
 template <class S, int V>
@@ -27,42 +30,81 @@ __device__ __forceinline__ void store(float x, float& to) { to = x; }
 __device__ __forceinline__ void store(double x, double& to) { to = x; }
 __device__ __forceinline__ void store(float x, __half& to) { to = __float2half_rn(x); }
 
+// A row to add and its weight; row -1: nothing to add.
 template <class T>
 struct Entry {
   int32_t row;
   T weight;
 };
 
-// Entries as the matrix lists them.
-template <class T>
-struct MatrixEntries {
-  const int32_t* rows;
-  const T* weights;
-  __device__ Entry<T> operator[](int64_t e) const { return {rows[e], weights[e]}; }
-};
-
 struct Range {
   int64_t begin, end;
 };
 
-// `lists` lists of `entries`; each entry names one of `row_count` rows, or none of them, and is skipped.
-template <class T, class S, class Entries>
+// A run of `count` places, within them whatever the offsets say.
+__device__ __forceinline__ Range run(const int64_t* offsets, int64_t i, int64_t count) {
+  const int64_t begin = ::min(::max(offsets[i], int64_t{0}), count);
+  return {begin, ::min(::max(offsets[i + 1], begin), count)};
+}
+
+// The matrix by Gaussian: a list for each, of the cells of its slots, in one range of slots for each view.
+template <class T>
+struct GaussianLists {
+  static constexpr bool kHasSegments = true;
+  SlotWeights<T> a;
+
+  __host__ __device__ int64_t lists() const { return a.count; }
+  __device__ int32_t ranges() const { return a.grid.views; }
+  __device__ int entries_bits() const { return a.grid.per_tile_bits(); }  // of a place in a range, here a slot
+  __device__ Range range(int64_t n, int32_t view) const { return run(a.offsets, view * a.count + n, a.slots); }
+  __device__ Entry<T> entry(int64_t, int64_t e) const {
+    const T weight = a.weights[e];
+    if (weight == T(0)) return {-1, T(0)};
+    const int32_t tile = a.slot_tiles[e >> entries_bits()];
+    if (tile < 0 || tile / a.grid.tiles() >= a.grid.views) return {-1, T(0)};
+    const int32_t cell = a.grid.cell(tile, static_cast<int32_t>(e & (a.grid.per_tile() - 1)));
+    return {cell, cell < 0 ? T(0) : weight};
+  }
+  // The view and Gaussian that a slot is of; -1 if it is of none.
+  __device__ int64_t owner(int64_t slot) const {
+    const int64_t i = first_above(a.offsets, a.grid.views * a.count + 1, slot) - 1;
+    return i < a.grid.views * a.count ? i : -1;
+  }
+};
+
+// The matrix by cell: a list for each cell of each tile, of the Gaussians of the tile.
+template <class T>
+struct TileLists {
+  static constexpr bool kHasSegments = false;
+  const T* weights;  // [slots, per_tile]
+  const int64_t* tile_offsets;
+  const int32_t *pair_gaussians, *pair_slots;
+  int64_t slots, count;
+  CellGrid grid;
+
+  __host__ __device__ int64_t lists() const { return int64_t{grid.views} * grid.tiles() * grid.per_tile(); }
+  __device__ int32_t ranges() const { return 1; }
+  __device__ int entries_bits() const { return 0; }
+  __device__ int32_t tile(int64_t list) const { return static_cast<int32_t>(list >> grid.per_tile_bits()); }
+  __device__ int32_t in_tile(int64_t list) const { return static_cast<int32_t>(list & (grid.per_tile() - 1)); }
+  __device__ Range range(int64_t list, int32_t) const { return run(tile_offsets, tile(list), slots); }
+  __device__ Entry<T> entry(int64_t list, int64_t pair) const {
+    const int64_t slot = pair_slots[pair];
+    const T weight = slot >= 0 && slot < slots ? weights[(slot << grid.per_tile_bits()) + in_tile(list)] : T(0);
+    const int64_t gaussian = pair_gaussians[pair] - tile(list) / grid.tiles() * count;
+    return {weight != T(0) && gaussian >= 0 && gaussian < count ? static_cast<int32_t>(gaussian) : -1, weight};
+  }
+};
+
+// What is summed: `rows` [., channels], which the entries of the lists name.
+template <class T, class S, class Lists>
 struct RowSums {
-  Entries entries;
-  int64_t entry_count;
-  const int64_t* offsets;  // [lists + 1]
-  int64_t lists;
-  const S* rows;  // [row_count, channels]
-  int64_t row_count;
+  Lists lists;
+  const S* rows;
   int32_t channels;
   int32_t lanes = 0;   // that share a row: 1, 2, 4, 8, 16 or 32
-  T* parts = nullptr;  // [segments, 2, channels]: of the long lists that a segment begins and ends within
+  T* parts = nullptr;  // [segments, 2, channels]: of the long ranges that a segment begins and ends within
 
-  // Within the entries, whatever the offsets say.
-  __device__ Range range(int64_t list) const {
-    const int64_t begin = ::min(::max(offsets[list], int64_t{0}), entry_count);
-    return {begin, ::min(::max(offsets[list + 1], begin), entry_count)};
-  }
   // The first channel of the j-th of this lane's N vectors of V channels.
   template <int V, int N>
   __device__ int32_t channel(int j) const {
@@ -70,31 +112,46 @@ struct RowSums {
   }
 };
 
-// Adds up entries begin .. end - 1, in every group of lanes.
-template <int V, int N, class T, class S, class Entries>
-__device__ __forceinline__ void add_entries(const RowSums<T, S, Entries>& s, int64_t begin, int64_t end,
-                                            T (&sum)[N][V]) {
+// A warp's memory for the entries that it keeps.
+template <class T>
+using Kept = Entry<T>[kLookedAt * kWarp];
+
+// Adds up the entries of a list at the places begin .. end - 1: every group of lanes its own.
+template <int V, int N, class T, class S, class Lists>
+__device__ __forceinline__ void add_entries(const RowSums<T, S, Lists>& s, int64_t list, const Range& range,
+                                            Kept<T>& kept, T (&sum)[N][V]) {
   constexpr int kBatch = 8 / N;  // rows that are asked for before the first is used
   const int lane = lane_of_warp(), groups = kWarp / s.lanes, group = lane / s.lanes;
-  for (int64_t first = begin; first < end; first += kWarp) {
-    Entry<T> mine{-1, T(0)};
-    if (first + lane < end) mine = s.entries[first + lane];
-    if (mine.row < 0 || mine.row >= s.row_count) mine = {-1, T(0)};
-    const int count = static_cast<int>(::min(end - first, int64_t{kWarp}));
+  const int64_t end = range.end << s.lists.entries_bits();
+  for (int64_t first = range.begin << s.lists.entries_bits(); first < end; first += kLookedAt * kWarp) {
+    Entry<T> mine[kLookedAt];
+#pragma unroll
+    for (int j = 0; j < kLookedAt; ++j) {
+      const int64_t e = first + j * kWarp + lane;
+      mine[j] = e < end ? s.lists.entry(list, e) : Entry<T>{-1, T(0)};
+    }
+    int count = 0;
+#pragma unroll
+    for (int j = 0; j < kLookedAt; ++j) {
+      const unsigned ones = __ballot_sync(kAllLanes, mine[j].row >= 0);
+      if (mine[j].row >= 0) kept[count + __popc(ones & ((1u << lane) - 1))] = mine[j];
+      count += __popc(ones);
+    }
+    __syncwarp();
     for (int k = 0; k < count; k += kBatch * groups) {
       Vector<S, V> read[kBatch][N] = {};
       T weights[kBatch];
 #pragma unroll
       for (int b = 0; b < kBatch; ++b) {
         const int from = k + b * groups + group;
-        const int32_t row = __shfl_sync(kAllLanes, mine.row, from & (kWarp - 1));
-        weights[b] = __shfl_sync(kAllLanes, mine.weight, from & (kWarp - 1));
-        const bool is_one = from < kWarp && row >= 0;
-        const S* const there = s.rows + int64_t{row} * s.channels;
+        const Entry<T> one = from < count ? kept[from] : Entry<T>{-1, T(0)};
+        const S* const there = s.rows + int64_t{one.row} * s.channels;
+        weights[b] = one.weight;
 #pragma unroll
         for (int j = 0; j < N; ++j) {
           const int32_t channel = s.template channel<V, N>(j);
-          if (is_one && channel < s.channels) read[b][j] = *reinterpret_cast<const Vector<S, V>*>(there + channel);
+          if (one.row >= 0 && channel < s.channels)
+            read[b][j] = *reinterpret_cast<const Vector<S, V>*>(there + channel);
         }
       }
 #pragma unroll
@@ -104,28 +161,37 @@ __device__ __forceinline__ void add_entries(const RowSums<T, S, Entries>& s, int
 #pragma unroll
           for (int v = 0; v < V; ++v) sum[j][v] = fma(weights[b], widened(read[b][j].at[v]), sum[j][v]);
     }
+    __syncwarp();  // before other entries are kept
   }
+}
+
+// Σ over the groups of lanes, in every group.
+template <int V, int N, class T, class S, class Lists>
+__device__ __forceinline__ void add_groups(const RowSums<T, S, Lists>& s, T (&sum)[N][V]) {
   if constexpr (N == 1)  // else all lanes share one row
     for (int step = s.lanes; step < kWarp; step *= 2)
 #pragma unroll
       for (int v = 0; v < V; ++v) sum[0][v] += __shfl_xor_sync(kAllLanes, sum[0][v], step);
 }
 
-// The parts of long lists that lie in a segment, a warp each.
-template <int V, int N, class T, class S, class Entries>
-__global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S, Entries> s) {
+// The parts of long ranges that lie in a segment, a warp each.
+template <int V, int N, class T, class S>
+__global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S, GaussianLists<T>> s) {
+  __shared__ Kept<T> kept[kSumWarps];
+  const GaussianLists<T>& lists = s.lists;
   const int64_t segment = int64_t{blockIdx.x} * kSumWarps + warp_of_block();
-  const int64_t begin = segment * kSegment, end = ::min(begin + kSegment, s.entry_count);
+  const int64_t begin = segment * kSegment, end = ::min(begin + kSegment, lists.a.slots);
   if (begin >= end) return;
   int64_t done = -1;
   for (int k = 0; k < 2; ++k) {
-    const int64_t list = first_above(s.offsets, s.lists + 1, k ? end - 1 : begin) - 1;
-    if (list < 0 || list >= s.lists || list == done) continue;
-    done = list;
-    const Range range = s.range(list);
+    const int64_t i = lists.owner(k ? end - 1 : begin);
+    if (i < 0 || i == done) continue;
+    done = i;
+    const Range range = run(lists.a.offsets, i, lists.a.slots);
     if (range.end - range.begin <= kSegment) continue;
     T sum[N][V] = {};
-    add_entries(s, ::max(range.begin, begin), ::min(range.end, end), sum);
+    add_entries(s, i % lists.a.count, {::max(range.begin, begin), ::min(range.end, end)}, kept[warp_of_block()], sum);
+    add_groups(s, sum);
     if (lane_of_warp() >= s.lanes) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -139,9 +205,10 @@ __global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S,
   }
 }
 
-// Adds up the parts of a long list.
-template <int V, int N, class T, class S, class Entries>
-__device__ __forceinline__ void add_parts(const RowSums<T, S, Entries>& s, const Range& range, T (&sum)[N][V]) {
+// Adds up the parts of a long range, in the first group of lanes.
+template <int V, int N, class T, class S, class Lists>
+__device__ __forceinline__ void add_parts(const RowSums<T, S, Lists>& s, const Range& range, T (&sum)[N][V]) {
+  if (lane_of_warp() >= s.lanes) return;
   const int64_t first = range.begin / kSegment, last = (range.end - 1) / kSegment;
 #pragma unroll 4
   for (int64_t segment = first; segment <= last; ++segment) {
@@ -158,21 +225,26 @@ __device__ __forceinline__ void add_parts(const RowSums<T, S, Entries>& s, const
   }
 }
 
-// One list after the other to a warp, whose sum goes where `put` says.
-template <int V, int N, class T, class S, class Entries, class Put>
-__global__ void __launch_bounds__(kSumThreads) sum_lists_kernel(RowSums<T, S, Entries> s, int lists_per_warp, Put put) {
+// One list after the other to a warp, whose sum goes where `put` says, if anywhere.
+template <int V, int N, class T, class S, class Lists, class Put>
+__global__ void __launch_bounds__(kSumThreads) sum_lists_kernel(RowSums<T, S, Lists> s, int lists_per_warp, Put put) {
+  __shared__ Kept<T> kept[kSumWarps];
   for (int k = 0; k < lists_per_warp; ++k) {
     const int64_t list = (int64_t{blockIdx.x} * lists_per_warp + k) * kSumWarps + warp_of_block();
-    if (list >= s.lists) return;
-    const int64_t to = put.row(list);
+    if (list >= s.lists.lists()) return;
+    const int64_t to = put.row(s.lists, list);
     if (to < 0) continue;
-    const Range range = s.range(list);
+    const T factor = put.factor(s.lists, list);
+    if (factor == T(0)) continue;
     T sum[N][V] = {};
-    if (range.end - range.begin <= kSegment)
-      add_entries(s, range.begin, range.end, sum);
-    else
-      add_parts(s, range, sum);
-    const T factor = put.factor(s.entries, range);
+    for (int32_t r = 0; r < s.lists.ranges(); ++r) {
+      const Range range = s.lists.range(list, r);
+      if (Lists::kHasSegments && range.end - range.begin > kSegment)
+        add_parts(s, range, sum);
+      else
+        add_entries(s, list, range, kept[warp_of_block()], sum);
+    }
+    add_groups(s, sum);
     if (lane_of_warp() >= s.lanes) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -183,17 +255,16 @@ __global__ void __launch_bounds__(kSumThreads) sum_lists_kernel(RowSums<T, S, En
 }
 
 // Queues the sums of all lists. Lists that follow each other go to one block, since they often share rows.
-template <int V, int N, class T, class S, class Entries, class Put>
-void queue_sums(const RowSums<T, S, Entries>& s, const Put& put, cudaStream_t stream) {
+template <int V, int N, class T, class S, class Lists, class Put>
+void queue_sums(const RowSums<T, S, Lists>& s, const Put& put, int64_t segments, cudaStream_t stream) {
   const int slice = V * N * s.lanes;
   const unsigned slices = static_cast<unsigned>((s.channels + slice - 1) / slice);
-  const int64_t lists_per_warp = std::clamp<int64_t>(s.lists / (1 << 15), 1, 8);
+  const int64_t lists = s.lists.lists(), lists_per_warp = std::clamp<int64_t>(lists / (1 << 15), 1, 8);
   const auto grid = [&](int64_t warps) { return dim3(blocks_for(warps, kSumWarps), slices); };
-  if (s.entry_count > kSegment)
-    launch({grid((s.entry_count + kSegment - 1) / kSegment), kSumThreads, stream},
-           sum_segments_kernel<V, N, T, S, Entries>, s);
-  launch({dim3(blocks_for(s.lists, kSumWarps * lists_per_warp), slices), kSumThreads, stream},
-         sum_lists_kernel<V, N, T, S, Entries, Put>, s, static_cast<int>(lists_per_warp), put);
+  if constexpr (Lists::kHasSegments)
+    launch({grid(segments), kSumThreads, stream}, sum_segments_kernel<V, N, T, S>, s);
+  launch({dim3(blocks_for(lists, kSumWarps * lists_per_warp), slices), kSumThreads, stream},
+         sum_lists_kernel<V, N, T, S, Lists, Put>, s, static_cast<int>(lists_per_warp), put);
 }
 
 // Whether rows of channels can be read four at a time.
@@ -215,10 +286,12 @@ inline int32_t lanes_for(int32_t vectors) {
 }
 
 // Sums up all lists. `out` is what `put` writes to.
-template <class T, class S, class Entries, class Put>
-void sum_rows(RowSums<T, S, Entries> s, const Put& put, const Tensor& out, cudaStream_t stream) {
-  if (s.lists == 0) return;
-  const int64_t segments = s.entry_count > kSegment ? (s.entry_count + kSegment - 1) / kSegment : 0;
+template <class T, class S, class Lists, class Put>
+void sum_rows(RowSums<T, S, Lists> s, const Put& put, const Tensor& out, cudaStream_t stream) {
+  if (s.lists.lists() == 0) return;
+  int64_t segments = 0;
+  if constexpr (Lists::kHasSegments)
+    if (s.lists.a.slots > kSegment) segments = (s.lists.a.slots + kSegment - 1) / kSegment;
   Tensor parts = scratch<T>(out, segments * 2 * s.channels);
   s.parts = mutable_data<T>(parts);
   const bool fours = can_read_fours<T>(s.channels, s.rows, out.const_data_ptr());
@@ -226,10 +299,10 @@ void sum_rows(RowSums<T, S, Entries> s, const Put& put, const Tensor& out, cudaS
   s.lanes = lanes_for(vectors);
   if constexpr (sizeof(T) == 4)
     if (fours)
-      return vectors <= kWarp       ? queue_sums<4, 1>(s, put, stream)
-             : vectors <= 2 * kWarp ? queue_sums<4, 2>(s, put, stream)
-                                    : queue_sums<4, 4>(s, put, stream);
-  vectors <= kWarp ? queue_sums<1, 1>(s, put, stream) : queue_sums<1, 4>(s, put, stream);
+      return vectors <= kWarp       ? queue_sums<4, 1>(s, put, segments, stream)
+             : vectors <= 2 * kWarp ? queue_sums<4, 2>(s, put, segments, stream)
+                                    : queue_sums<4, 4>(s, put, segments, stream);
+  vectors <= kWarp ? queue_sums<1, 1>(s, put, segments, stream) : queue_sums<1, 4>(s, put, segments, stream);
 }
 
 }  // namespace fgs

@@ -11,15 +11,15 @@
 
 namespace fgs {
 
-// The loops over features that are stored as S.
+// The loops over features that are stored as S. `tiles` are the cells of every tile.
 template <class T, class S>
 struct CellKernels {
-  void (*blend)(const SparseCells<T>&, const S* features, T* maps, int64_t cells, int64_t C, int64_t begin,
+  void (*blend)(const SlotWeights<T>&, const TileCells* tiles, const S* features, T* maps, int64_t C, int64_t begin,
                 int64_t count);
-  void (*accumulate)(const SparseCells<T>&, const T* maps, S* sums, T rate, T floor, int64_t C, int64_t first,
-                     int64_t last);
-  void (*products)(const SparseCells<T>&, const S* features, const T* maps, T* out, int64_t C, int64_t first,
-                   int64_t last);
+  void (*accumulate)(const SlotWeights<T>&, const TileCells* tiles, const T* maps, S* sums, T rate, T floor, int64_t C,
+                     int64_t first, int64_t last);
+  void (*products)(const SlotWeights<T>&, const TileCells* tiles, const S* features, const T* maps, T* out, int64_t C,
+                   int64_t first, int64_t last);
 };
 
 template <class T>

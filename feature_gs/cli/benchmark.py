@@ -62,7 +62,7 @@ class Splats:
     opacities: Tensor  # [1, N]
     colors: Tensor  # [1, N, 3]
     depths: Tensor  # [1, N]
-    pairs: list[Tensor]
+    pairs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     width: int
     height: int
 
@@ -201,7 +201,7 @@ def _splats(
         math.inf,
         False,
     )
-    pairs = list(ops.intersect(means2d, conics, blended, depths, radii, width, height))
+    pairs = ops.intersect(means2d, conics, blended, depths, radii, width, height)
     return Splats(name, means2d, conics, blended, colors[None].contiguous(), depths, pairs, width, height)
 
 
@@ -212,16 +212,16 @@ def measure(splats: Splats, channels: int, cell: int, fragments: int, sgemm: flo
     in_op = channels > 0 and not pooled
     inputs = (splats.means2d, splats.conics, splats.opacities, splats.colors, splats.depths)
     payload = (features if in_op else None, None)
-    *pairs, slot_tiles, gaussian_offsets = splats.pairs
+    *pairs, _, gaussian_offsets = splats.pairs
     lists = (*pairs, gaussian_offsets)
     size = (splats.width, splats.height)
+    grid = (1, -(-splats.height // cell), -(-splats.width // cell))
 
     def forward() -> tuple[tuple[Tensor, ...], CellWeights | None, Tensor]:
         outputs = ops.rasterize(*inputs, *payload, None, *lists, *size, cell, False, True)
         if features is None or not pooled:
             return outputs, None, outputs[4]
-        slots = (outputs[7], slot_tiles, gaussian_offsets)
-        cells = CellWeights.from_slots(*slots, 1, splats.count, *size, cell)
+        cells = CellWeights(outputs[7], splats.pairs, grid, splats.count)
         return outputs, cells, cells.blend(features)
 
     (color, alpha, depth, _, _, transmittance, last, _), cells, blended = forward()

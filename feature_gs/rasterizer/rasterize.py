@@ -163,9 +163,8 @@ def rasterize(
     # A stand-in whose "gradient" is the sum of absolute gradients: it takes part in nothing.
     stand_in = torch.zeros_like(means2d, requires_grad=True) if absgrad else None
     with torch.no_grad():
-        *pairs, slot_tiles, gaussian_offsets = ops.intersect(
-            means2d, conics, blended, depths, radii, width, height
-        )
+        lists = ops.intersect(means2d, conics, blended, depths, radii, width, height)
+    *pairs, _, gaussian_offsets = lists
     pooled = feature_cell >= POOLED_CELL and (cell_weights or features is not None)
     color, alpha, depth, median_depth, feature_map, _, _, weights = ops.rasterize(
         means2d,
@@ -187,9 +186,8 @@ def rasterize(
     cells = None
     if pooled:
         kept = weights if features_move_geometry else weights.detach()
-        cells = CellWeights.from_slots(
-            kept, slot_tiles, gaussian_offsets, batch, count, width, height, feature_cell
-        )
+        shape = (batch, -(-height // feature_cell), -(-width // feature_cell))
+        cells = CellWeights(kept, lists, shape, count)
         if features is not None:
             feature_map = cells.blend(features)
     return RenderOutput(
