@@ -38,6 +38,13 @@ def chosen_kernels() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def checked_lists() -> None:
+    """Leaves out tests of what only the CPU's kernels do: looking at every number of a list."""
+    if os.environ.get("FEATURE_GS_KERNELS"):
+        pytest.skip("on a GPU, where looking would mean waiting, what leads outside memory is skipped")
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """The CPU, and the GPU where there is one."""

@@ -1,7 +1,9 @@
-"""Other kernels in the place of the CPU's, so that every test of the ops tests them as well.
+"""Other kernels in the place of the CPU's, so that every test tests them as well.
 
-FEATURE_GS_KERNELS=cuda python -m pytest tests/test_project.py ...      the GPU's: inputs go there and back
+FEATURE_GS_KERNELS=cuda python -m pytest                                the GPU's: inputs go there and back
 FEATURE_GS_KERNELS=emulated python -m pytest tests/test_project.py ...  the same sources, compiled for the CPU
+
+Without tensor cores, since tests ask for the precision of float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +21,7 @@ OPS = (
     *("project", "project_backward", "intersect", "rasterize", "rasterize_backward", "ssim", "ssim_backward"),
     *("blend_cells", "gather_cells", "accumulate_cells", "cell_products"),
 )
+TENSOR_CORES = {"rasterize": -1, "rasterize_backward": -3}  # which argument asks for them
 
 
 @contextmanager
@@ -38,8 +41,16 @@ def kernels(kind: str) -> Iterator[None]:
 
 
 def _emulated(name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = getattr(load().ops, name)
-    return found
+    op = getattr(load().ops, name)
+    return lambda *given: op(*_exact(name, given))
+
+
+def _exact(name: str, given: tuple[Any, ...]) -> list[Any]:
+    """The arguments of an op without tensor cores."""
+    arguments = list(given)
+    if name in TENSOR_CORES:
+        arguments[TENSOR_CORES[name]] = False
+    return arguments
 
 
 def _on_a_gpu(name: str) -> Callable[..., Any]:
@@ -47,7 +58,7 @@ def _on_a_gpu(name: str) -> Callable[..., Any]:
     op = getattr(torch.ops.feature_gs, name)
 
     def run(*given: Any) -> Any:
-        there = [value.cuda() if isinstance(value, Tensor) else value for value in given]
+        there = [value.cuda() if isinstance(value, Tensor) else value for value in _exact(name, given)]
         result = pytree.tree_map_only(Tensor, lambda tensor: tensor.cpu(), op(*there))
         if name == "accumulate_cells":
             given[0].copy_(there[0])

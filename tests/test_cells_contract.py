@@ -99,6 +99,7 @@ WRONG_LISTS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
 }
 
 
+@pytest.mark.usefixtures("checked_lists")
 @pytest.mark.parametrize("case", WRONG_LISTS)
 def test_lists_that_lead_outside_memory_are_refused(case: str) -> None:
     where, change = WRONG_LISTS[case]

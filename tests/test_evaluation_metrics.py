@@ -1,11 +1,13 @@
 """Image metrics: hand-computed cases and laws."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from feature_gs.encoders.timm_import import import_with_torchvision
 from feature_gs.errors import UserError
 from feature_gs.evaluation.lpips import Lpips, load_lpips
 from feature_gs.evaluation.metrics import psnr, ssim
@@ -63,7 +65,7 @@ def test_lpips_agrees_with_torchmetrics(
     vgg_file: tuple[Path, nn.Sequential], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same random VGG in both: equal up to rounding."""
-    published = pytest.importorskip("torchmetrics.functional.image.lpips")
+    published: Any = import_with_torchvision("torchmetrics.functional.image.lpips")
     path, network = vgg_file
     monkeypatch.setattr(published, "_get_tv_model_features", lambda *_, **__: network)
     theirs = published._LPIPS(net="vgg")

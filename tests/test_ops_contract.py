@@ -272,6 +272,7 @@ def test_wrong_inputs_are_named(case: str) -> None:
         rasterize(**{**scene_arguments(), **changes})
 
 
+@pytest.mark.usefixtures("checked_lists")
 @pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize("damage", ["huge", "negative", "short", "float"])
 def test_lists_that_lead_outside_memory_are_refused(which: int, damage: str) -> None:
