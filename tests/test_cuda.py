@@ -1,6 +1,6 @@
 """On a machine with a GPU: the GPU's results against the CPU's, long runs, several GPUs.
 
-The tests of the single ops run there with FEATURE_GS_KERNELS=cuda, see kernels.py; `make test-gpu` runs all.
+All other tests run there with FEATURE_GS_KERNELS=cuda, see kernels.py; `make test-gpu` does so.
 """
 
 import json

@@ -21,7 +21,7 @@ void by_dtype(ScalarType weights, ScalarType features, const Go& go) {
 // The cells of every tile of every view.
 std::vector<TileCells> cells_of_tiles(const CellGrid& grid) {
   std::vector<TileCells> tiles;
-  tiles.reserve(static_cast<size_t>(grid.views) * static_cast<size_t>(grid.tiles()));
+  tiles.reserve(static_cast<size_t>(grid.views) * static_cast<size_t>(grid.tiles));
   for (int32_t view = 0; view < grid.views; ++view)
     for (int32_t y = 0; y < grid.rows; y += grid.across())
       for (int32_t x = 0; x < grid.columns; x += grid.across()) {

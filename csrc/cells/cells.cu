@@ -14,51 +14,6 @@ void by_dtype(ScalarType weights, ScalarType features, const Go& go) {
   features == ScalarType::Half ? go(0.0f, static_cast<__half*>(nullptr)) : go(0.0f, static_cast<float*>(nullptr));
 }
 
-// Where the sums of blend_cells go.
-template <class T>
-struct ToCells {
-  T* maps;
-  __device__ int64_t row(const TileLists<T>& lists, int64_t list) const {
-    return lists.grid.cell(lists.tile(list), lists.in_tile(list));
-  }
-  __device__ T factor(const TileLists<T>&, int64_t) const { return T(1); }
-  template <int V>
-  __device__ void put(int64_t at, T, const T (&sum)[V]) const {
-    Vector<T, V> out;
-#pragma unroll
-    for (int v = 0; v < V; ++v) out.at[v] = sum[v];
-    *reinterpret_cast<Vector<T, V>*>(maps + at) = out;
-  }
-};
-
-// Where those of accumulate_cells are added.
-template <class T, class S>
-struct ToGaussians {
-  S* sums;
-  T rate, floor;
-  __device__ int64_t row(const GaussianLists<T>&, int64_t n) const { return n; }
-  // 0 for Gaussians that no cell sees.
-  __device__ T factor(const GaussianLists<T>& lists, int64_t n) const {
-    T total = 0;
-    for (int32_t view = 0; view < lists.ranges(); ++view) {
-      const Range range = lists.range(n, view);
-      const int64_t end = range.end << lists.entries_bits();
-      for (int64_t e = (range.begin << lists.entries_bits()) + lane_of_warp(); e < end; e += kWarp)
-        total += lists.entry(n, e).weight;
-    }
-    total = warp_sum(total);
-    return total == T(0) ? T(0) : floor < T(0) ? rate : rate / (floor + total);
-  }
-  template <int V>
-  __device__ void put(int64_t at, T factor, const T (&sum)[V]) const {
-    Vector<S, V>& place = *reinterpret_cast<Vector<S, V>*>(sums + at);
-    Vector<S, V> out = place;
-#pragma unroll
-    for (int v = 0; v < V; ++v) store(fma(factor, sum[v], widened(out.at[v])), out.at[v]);
-    place = out;
-  }
-};
-
 Tensor blend_cells_cuda(Tensor features, Tensor weights, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots,
                         Tensor slot_tiles, Tensor gaussian_offsets, int64_t batch, int64_t rows, int64_t columns) {
   check_features(features, "features");
@@ -80,21 +35,16 @@ Tensor blend_cells_cuda(Tensor features, Tensor weights, Tensor tile_offsets, Te
                              m.slots(),
                              m.count,
                              m.grid()};
-    sum_rows(RowSums<T, S, TileLists<T>>{lists, data<S>(features), C}, ToCells<T>{mutable_data<T>(maps)}, maps,
+    sum_rows(RowSums<T, S, TileLists<T>>{lists, data<S>(features), C}, Store<T>{mutable_data<T>(maps)}, maps,
              device.stream);
   });
   return maps;
 }
 
-void accumulate(const CellMatrix& m, Tensor& sums, const Tensor& maps, double rate, double floor) {
-  const OnDevice device(sums);
-  by_dtype(m.kind.dtype, sums.scalar_type(), [&](auto zero, auto* stored) {
-    using T = decltype(zero);
-    using S = std::remove_pointer_t<decltype(stored)>;
-    sum_rows(RowSums<T, T, GaussianLists<T>>{{m.view<T>()}, data<T>(maps), checked_channels(maps.size(3))},
-             ToGaussians<T, S>{mutable_data<S>(sums), static_cast<T>(rate), static_cast<T>(floor)}, sums,
-             device.stream);
-  });
+// What gather_cells and accumulate_cells sum up.
+template <class T>
+RowSums<T, T, GaussianLists<T>> by_gaussian(const CellMatrix& m, const Tensor& maps) {
+  return {{m.view<T>()}, data<T>(maps), checked_channels(maps.size(3))};
 }
 
 Tensor gather_cells_cuda(Tensor maps, Tensor weights, Tensor slot_tiles, Tensor gaussian_offsets, int64_t count) {
@@ -102,9 +52,12 @@ Tensor gather_cells_cuda(Tensor maps, Tensor weights, Tensor slot_tiles, Tensor 
   CellMatrix m{weights, slot_tiles, gaussian_offsets, maps.size(0), maps.size(1), maps.size(2), count};
   m.check();
   maps = checked_maps(maps, m);
+  const OnDevice device(maps);
   Tensor sums = m.empty({count, maps.size(3)});
-  torch::stable::zero_(sums);
-  accumulate(m, sums, maps, 1.0, -1.0);
+  by_dtype(m.kind.dtype, m.kind.dtype, [&](auto zero, auto*) {
+    using T = decltype(zero);
+    sum_rows(by_gaussian<T>(m, maps), Store<T>{mutable_data<T>(sums)}, sums, device.stream);
+  });
   return sums;
 }
 
@@ -117,7 +70,13 @@ void accumulate_cells_cuda(Tensor sums, Tensor maps, double rate, double floor, 
   maps = checked_maps(maps, m);
   STD_TORCH_CHECK(sums.is_contiguous(), "sums must be contiguous");
   sums = checked_features(sums, "sums", m);
-  accumulate(m, sums, maps, rate, floor);
+  const OnDevice device(sums);
+  by_dtype(m.kind.dtype, sums.scalar_type(), [&](auto zero, auto* stored) {
+    using T = decltype(zero);
+    using S = std::remove_pointer_t<decltype(stored)>;
+    sum_rows(by_gaussian<T>(m, maps),
+             AddTo<T, S>{mutable_data<S>(sums), static_cast<T>(rate), static_cast<T>(floor)}, sums, device.stream);
+  });
 }
 
 template <class T, class S>
@@ -137,17 +96,23 @@ __global__ void __launch_bounds__(kSumThreads) products_kernel(Products<T, S> p)
   if (first >= entries) return;
   const int lane = lane_of_warp(), groups = kWarp / p.lanes;
   const int64_t e = first + lane;
-  const int32_t cell = e < entries ? p.lists.entry(0, e).row : -1;
-  const int64_t owner = cell >= 0 ? p.lists.owner(e >> p.lists.entries_bits()) : -1;
-  const int32_t gaussian = owner >= 0 ? static_cast<int32_t>(owner % p.lists.a.count) : -1;
-  const unsigned ones = __ballot_sync(kAllLanes, gaussian >= 0);
+  int32_t gaussian = -1, cell = -1;
+  if (e < entries && p.lists.a.weights[e] != T(0)) {
+    const int64_t owner = p.lists.owner(e >> p.lists.entries_bits());
+    if (owner >= 0) {
+      const int32_t view = static_cast<int32_t>(owner / p.lists.a.count);
+      gaussian = static_cast<int32_t>(owner - view * p.lists.a.count);
+      cell = p.lists.entry(gaussian, view, e).row;
+    }
+  }
+  const unsigned ones = __ballot_sync(kAllLanes, cell >= 0);
   T mine = 0;
   for (int k = 0; k < kWarp; k += groups) {
     if (ones >> k << (kWarp - groups) == 0) continue;
     const int from = k + lane / p.lanes;
     const int32_t of = __shfl_sync(kAllLanes, gaussian, from), in = __shfl_sync(kAllLanes, cell, from);
     T product = 0;
-    if (of >= 0) {
+    if (in >= 0) {
       const S* feature = p.features + int64_t{of} * p.channels;
       const T* map = p.maps + int64_t{in} * p.channels;
 #pragma unroll 4

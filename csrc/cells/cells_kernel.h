@@ -45,8 +45,7 @@ template <int R, class T>
 FGS_HD int64_t list_group(const SlotWeights<T>& a, const TileCells* tiles, int64_t n, int64_t last, Scratch& scratch,
                           Group<T>& to) {
   int32_t step[R];  // from the first cell of a tile to each
-  for (int32_t c = 0; c < R; ++c)
-    step[c] = (c >> a.grid.across_bits) * a.grid.columns + (c & (a.grid.across() - 1));
+  for (int32_t c = 0; c < R; ++c) step[c] = a.grid.step(c);
   int64_t e = 0;
   for (to.count = 0; n < last && to.count < kGroup; ++n) {
     const int64_t first = e;
@@ -172,12 +171,14 @@ void cell_products(const SlotWeights<typename P::Scalar>& a, const TileCells* ti
   const int32_t R = a.grid.per_tile();
   for (int64_t n = first; n < last; ++n)
     for (int64_t i = n; i < a.grid.views * a.count; i += a.count)
-      for (int64_t slot = a.offsets[i]; slot < a.offsets[i + 1]; ++slot)
+      for (int64_t slot = a.offsets[i]; slot < a.offsets[i + 1]; ++slot) {
+        const TileCells cells = tiles[a.slot_tiles[slot]];
         for (int32_t c = 0; c < R; ++c) {
-          const int32_t tile = a.slot_tiles[slot];
-          const bool is_entry = a.weights[slot * R + c] != T(0) && (tiles[tile].inside >> c & 1u);
-          out[slot * R + c] = is_entry ? fgs::dot<P>(features + n * C, maps + a.grid.cell(tile, c) * C, C) : T(0);
+          const bool is_entry = a.weights[slot * R + c] != T(0) && (cells.inside >> c & 1u);
+          const T* map = maps + (cells.first + a.grid.step(c)) * C;
+          out[slot * R + c] = is_entry ? fgs::dot<P>(features + n * C, map, C) : T(0);
         }
+      }
 }
 
 }  // namespace FGS_ISA

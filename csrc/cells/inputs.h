@@ -21,9 +21,10 @@ struct CellMatrix {
                     "weights must have 1, 4 or 16 cells per slot, got ", shape_text(weights));
     weights = checked(weights, "weights", kind, {slots(), per_tile()}, "[P, R]");
     slot_tiles = checked(slot_tiles, "slot_tiles", kind.with(ScalarType::Int), {slots()}, "[P]");
-    constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-    STD_TORCH_CHECK(views >= 0 && rows > 0 && columns > 0 && rows <= kMost / columns && views <= kMost / (rows * columns),
-                    "there must be less than 2^31 cells, got ", views, " x ", rows, " x ", columns);
+    constexpr int64_t kMost = std::numeric_limits<int32_t>::max(), kLongest = int64_t{1} << 24;
+    STD_TORCH_CHECK(views >= 0 && rows > 0 && columns > 0 && rows <= kLongest && columns <= kLongest &&
+                        views <= kMost / (rows * columns),
+                    "there must be less than 2^31 cells, at most 2^24 a side, got ", views, " x ", rows, " x ", columns);
     STD_TORCH_CHECK(count >= 0 && count <= kMost, "there must be less than 2^31 Gaussians, got ", count);
     gaussian_offsets = checked(gaussian_offsets, "gaussian_offsets", kind.with(ScalarType::Long), {views * count + 1},
                                "[B * N + 1]");
@@ -33,7 +34,7 @@ struct CellMatrix {
     const int64_t* offsets = data<int64_t>(gaussian_offsets);
     for (int64_t b = 0; b < views; ++b) {
       const int64_t first = offsets[b * count], last = offsets[(b + 1) * count];
-      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * grid().tiles(), grid().tiles()),
+      STD_TORCH_CHECK(all_in(data<int32_t>(slot_tiles) + first, last - first, b * grid().tiles, grid().tiles),
                       "slot_tiles must lie in [b * tiles, (b + 1) * tiles) for the Gaussians of image b = ", b);
     }
   }
@@ -42,7 +43,9 @@ struct CellMatrix {
   int64_t per_tile() const { return weights.size(1); }
   CellGrid grid() const {
     const auto narrow = [](int64_t n) { return static_cast<int32_t>(n); };
-    return {narrow(views), narrow(rows), narrow(columns), per_tile() == 16 ? 2 : per_tile() == 4 ? 1 : 0};
+    const int32_t bits = per_tile() == 16 ? 2 : per_tile() == 4 ? 1 : 0;
+    const int64_t tiles_x = ((columns - 1) >> bits) + 1, tiles_y = ((rows - 1) >> bits) + 1;
+    return {narrow(views), narrow(rows), narrow(columns), bits, narrow(tiles_x), narrow(tiles_x * tiles_y)};
   }
 
   // Uninitialised, beside the matrix.
@@ -62,7 +65,7 @@ struct TilePairs {
 
   void check(const CellMatrix& m) {
     const Kind numbers = m.kind.with(ScalarType::Int);
-    const int64_t tiles = int64_t{m.grid().views} * m.grid().tiles();
+    const int64_t tiles = int64_t{m.grid().views} * m.grid().tiles;
     tile_offsets = checked(tile_offsets, "tile_offsets", m.kind.with(ScalarType::Long), {tiles + 1}, "[tiles + 1]");
     pair_gaussians = checked(pair_gaussians, "pair_gaussians", numbers, {m.slots()}, "[P]");
     pair_slots = checked(pair_slots, "pair_slots", numbers, {m.slots()}, "[P]");

@@ -1,7 +1,8 @@
 // Weighted sums of rows of channels, which is what blending, gathering and adding up are. A warp sums up a list in the
 // list's order, its lanes side by side along the channels; few channels leave groups of lanes that take entries in turn.
-// Most entries have no weight: a warp looks at many and keeps the others. Lists by Gaussian are of any length: those of
-// more slots than a segment are summed segment by segment first, by a warp each.
+// Most entries have no weight: a warp looks at many and keeps the others. A Gaussian may be in every tile: what is longer
+// than a segment is summed segment by segment first, by a warp each. A tile's list is not cut: behind what hides the rest,
+// it has no weight.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -13,8 +14,7 @@
 namespace fgs {
 
 constexpr int kSumThreads = 256, kSumWarps = kSumThreads / kWarp;
-constexpr int kLookedAt = 4;       // entries that a lane looks at together
-constexpr int64_t kSegment = 256;  // slots
+constexpr int kLookedAt = 4;  // entries that a lane looks at together
 
 // V numbers that are read and written in one piece.
 template <class S, int V>
@@ -56,16 +56,18 @@ struct GaussianLists {
   __host__ __device__ int64_t lists() const { return a.count; }
   __device__ int32_t ranges() const { return a.grid.views; }
   __device__ int entries_bits() const { return a.grid.per_tile_bits(); }  // of a place in a range, here a slot
+  __host__ __device__ int64_t segment() const { return 256 >> a.grid.across_bits; }  // slots
+  __device__ int64_t row(int64_t n) const { return n; }
   __device__ Range range(int64_t n, int32_t view) const { return run(a.offsets, view * a.count + n, a.slots); }
-  __device__ Entry<T> entry(int64_t, int64_t e) const {
+  __device__ Entry<T> entry(int64_t, int32_t view, int64_t e) const {
     const T weight = a.weights[e];
     if (weight == T(0)) return {-1, T(0)};
-    const int32_t tile = a.slot_tiles[e >> entries_bits()];
-    if (tile < 0 || tile / a.grid.tiles() >= a.grid.views) return {-1, T(0)};
-    const int32_t cell = a.grid.cell(tile, static_cast<int32_t>(e & (a.grid.per_tile() - 1)));
-    return {cell, cell < 0 ? T(0) : weight};
+    const int64_t tile = a.slot_tiles[e >> entries_bits()] - int64_t{view} * a.grid.tiles;
+    if (tile < 0 || tile >= a.grid.tiles) return {-1, T(0)};
+    const int32_t c = static_cast<int32_t>(e) & (a.grid.per_tile() - 1);
+    return {a.grid.cell(view, static_cast<int32_t>(tile), c), weight};
   }
-  // The view and Gaussian that a slot is of; -1 if it is of none.
+  // The view and Gaussian that a slot is of, view * count + n; -1 if it is of none.
   __device__ int64_t owner(int64_t slot) const {
     const int64_t i = first_above(a.offsets, a.grid.views * a.count + 1, slot) - 1;
     return i < a.grid.views * a.count ? i : -1;
@@ -82,18 +84,28 @@ struct TileLists {
   int64_t slots, count;
   CellGrid grid;
 
-  __host__ __device__ int64_t lists() const { return int64_t{grid.views} * grid.tiles() * grid.per_tile(); }
+  __host__ __device__ int64_t lists() const { return (int64_t{grid.views} * grid.tiles) << grid.per_tile_bits(); }
   __device__ int32_t ranges() const { return 1; }
   __device__ int entries_bits() const { return 0; }
   __device__ int32_t tile(int64_t list) const { return static_cast<int32_t>(list >> grid.per_tile_bits()); }
-  __device__ int32_t in_tile(int64_t list) const { return static_cast<int32_t>(list & (grid.per_tile() - 1)); }
+  __device__ int32_t in_tile(int64_t list) const { return static_cast<int32_t>(list) & (grid.per_tile() - 1); }
+  __device__ int64_t row(int64_t list) const {
+    return grid.cell(tile(list) / grid.tiles, tile(list) % grid.tiles, in_tile(list));
+  }
   __device__ Range range(int64_t list, int32_t) const { return run(tile_offsets, tile(list), slots); }
-  __device__ Entry<T> entry(int64_t list, int64_t pair) const {
+  __device__ Entry<T> entry(int64_t list, int32_t, int64_t pair) const {
     const int64_t slot = pair_slots[pair];
     const T weight = slot >= 0 && slot < slots ? weights[(slot << grid.per_tile_bits()) + in_tile(list)] : T(0);
-    const int64_t gaussian = pair_gaussians[pair] - tile(list) / grid.tiles() * count;
+    const int64_t gaussian = pair_gaussians[pair] - tile(list) / grid.tiles * count;
     return {weight != T(0) && gaussian >= 0 && gaussian < count ? static_cast<int32_t>(gaussian) : -1, weight};
   }
+};
+
+// What of a list was looked at.
+template <class T>
+struct Seen {
+  T total;          // of the weights; of one lane, while a warp looks
+  int32_t entries;  // with weight
 };
 
 // What is summed: `rows` [., channels], which the entries of the lists name.
@@ -103,7 +115,9 @@ struct RowSums {
   const S* rows;
   int32_t channels;
   int32_t lanes = 0;   // that share a row: 1, 2, 4, 8, 16 or 32
-  T* parts = nullptr;  // [segments, 2, channels]: of the long ranges that a segment begins and ends within
+  // Of each segment's first and last long range, if it has one: [segments, 2, channels], [segments, 2].
+  T* parts = nullptr;
+  Seen<T>* seen = nullptr;
 
   // The first channel of the j-th of this lane's N vectors of V channels.
   template <int V, int N>
@@ -116,10 +130,10 @@ struct RowSums {
 template <class T>
 using Kept = Entry<T>[kLookedAt * kWarp];
 
-// Adds up the entries of a list at the places begin .. end - 1: every group of lanes its own.
+// Adds up the entries of a list in a range: every group of lanes its own.
 template <int V, int N, class T, class S, class Lists>
-__device__ __forceinline__ void add_entries(const RowSums<T, S, Lists>& s, int64_t list, const Range& range,
-                                            Kept<T>& kept, T (&sum)[N][V]) {
+__device__ __forceinline__ void add_entries(const RowSums<T, S, Lists>& s, int64_t list, int32_t r, const Range& range,
+                                            Kept<T>& kept, T (&sum)[N][V], Seen<T>& seen) {
   constexpr int kBatch = 8 / N;  // rows that are asked for before the first is used
   const int lane = lane_of_warp(), groups = kWarp / s.lanes, group = lane / s.lanes;
   const int64_t end = range.end << s.lists.entries_bits();
@@ -128,15 +142,18 @@ __device__ __forceinline__ void add_entries(const RowSums<T, S, Lists>& s, int64
 #pragma unroll
     for (int j = 0; j < kLookedAt; ++j) {
       const int64_t e = first + j * kWarp + lane;
-      mine[j] = e < end ? s.lists.entry(list, e) : Entry<T>{-1, T(0)};
+      mine[j] = e < end ? s.lists.entry(list, r, e) : Entry<T>{-1, T(0)};
     }
     int count = 0;
 #pragma unroll
     for (int j = 0; j < kLookedAt; ++j) {
-      const unsigned ones = __ballot_sync(kAllLanes, mine[j].row >= 0);
-      if (mine[j].row >= 0) kept[count + __popc(ones & ((1u << lane) - 1))] = mine[j];
+      const bool is_one = mine[j].row >= 0;
+      const unsigned ones = __ballot_sync(kAllLanes, is_one);
+      if (is_one) kept[count + __popc(ones & ((1u << lane) - 1))] = mine[j];
+      if (is_one) seen.total += mine[j].weight;
       count += __popc(ones);
     }
+    seen.entries += count;
     __syncwarp();
     for (int k = 0; k < count; k += kBatch * groups) {
       Vector<S, V> read[kBatch][N] = {};
@@ -180,7 +197,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S,
   __shared__ Kept<T> kept[kSumWarps];
   const GaussianLists<T>& lists = s.lists;
   const int64_t segment = int64_t{blockIdx.x} * kSumWarps + warp_of_block();
-  const int64_t begin = segment * kSegment, end = ::min(begin + kSegment, lists.a.slots);
+  const int64_t begin = segment * lists.segment(), end = ::min(begin + lists.segment(), lists.a.slots);
   if (begin >= end) return;
   int64_t done = -1;
   for (int k = 0; k < 2; ++k) {
@@ -188,10 +205,15 @@ __global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S,
     if (i < 0 || i == done) continue;
     done = i;
     const Range range = run(lists.a.offsets, i, lists.a.slots);
-    if (range.end - range.begin <= kSegment) continue;
+    if (range.end - range.begin <= lists.segment()) continue;
+    const int32_t view = static_cast<int32_t>(i / lists.a.count);
     T sum[N][V] = {};
-    add_entries(s, i % lists.a.count, {::max(range.begin, begin), ::min(range.end, end)}, kept[warp_of_block()], sum);
+    Seen<T> seen{T(0), 0};
+    add_entries(s, i - view * lists.a.count, view, {::max(range.begin, begin), ::min(range.end, end)},
+                kept[warp_of_block()], sum, seen);
     add_groups(s, sum);
+    seen.total = warp_sum(seen.total);
+    if (blockIdx.y == 0 && lane_of_warp() == 0) s.seen[2 * segment + k] = seen;
     if (lane_of_warp() >= s.lanes) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
@@ -205,51 +227,88 @@ __global__ void __launch_bounds__(kSumThreads) sum_segments_kernel(RowSums<T, S,
   }
 }
 
-// Adds up the parts of a long range, in the first group of lanes.
-template <int V, int N, class T, class S, class Lists>
-__device__ __forceinline__ void add_parts(const RowSums<T, S, Lists>& s, const Range& range, T (&sum)[N][V]) {
-  if (lane_of_warp() >= s.lanes) return;
-  const int64_t first = range.begin / kSegment, last = (range.end - 1) / kSegment;
+// Adds up the parts of a long range: the sums in the first group of lanes, the total in the first lane.
+template <int V, int N, class T, class S>
+__device__ __forceinline__ void add_parts(const RowSums<T, S, GaussianLists<T>>& s, const Range& range, T (&sum)[N][V],
+                                          Seen<T>& seen) {
+  const int64_t length = s.lists.segment(), first = range.begin / length, last = (range.end - 1) / length;
 #pragma unroll 4
   for (int64_t segment = first; segment <= last; ++segment) {
-    const bool begins_within = segment == first && range.begin % kSegment != 0;
-    const T* part = s.parts + (2 * segment + begins_within) * s.channels;
+    const bool begins_within = segment == first && range.begin % length != 0;
+    const int64_t at = 2 * segment + begins_within;
+    seen.entries += s.seen[at].entries;
+    if (lane_of_warp() == 0) seen.total += s.seen[at].total;
+    if (lane_of_warp() >= s.lanes) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const int32_t channel = s.template channel<V, N>(j);
       if (channel >= s.channels) continue;
-      const Vector<T, V> read = *reinterpret_cast<const Vector<T, V>*>(part + channel);
+      const Vector<T, V> read = *reinterpret_cast<const Vector<T, V>*>(s.parts + at * s.channels + channel);
 #pragma unroll
       for (int v = 0; v < V; ++v) sum[j][v] += read.at[v];
     }
   }
 }
 
-// One list after the other to a warp, whose sum goes where `put` says, if anywhere.
+// Sums as they are.
+template <class T>
+struct Store {
+  T* to;
+  __device__ bool wants(const Seen<T>&) const { return true; }
+  template <int V>
+  __device__ void put(int64_t at, T, const T (&sum)[V]) const {
+    Vector<T, V> out;
+#pragma unroll
+    for (int v = 0; v < V; ++v) out.at[v] = sum[v];
+    *reinterpret_cast<Vector<T, V>*>(to + at) = out;
+  }
+};
+
+// Adds `rate` times the sums, divided by floor + Σ weights if floor >= 0; what nothing is added to is not touched.
+template <class T, class S>
+struct AddTo {
+  S* to;
+  T rate, floor;
+  __device__ bool wants(const Seen<T>& seen) const { return seen.entries > 0; }
+  template <int V>
+  __device__ void put(int64_t at, T total, const T (&sum)[V]) const {
+    const T factor = floor < T(0) ? rate : floor + total > T(0) ? rate / (floor + total) : T(0);
+    Vector<S, V>& place = *reinterpret_cast<Vector<S, V>*>(to + at);
+    Vector<S, V> out = place;
+#pragma unroll
+    for (int v = 0; v < V; ++v) store(fma(factor, sum[v], widened(out.at[v])), out.at[v]);
+    place = out;
+  }
+};
+
+// One list after the other to a warp, whose sum goes where `put` puts it.
 template <int V, int N, class T, class S, class Lists, class Put>
 __global__ void __launch_bounds__(kSumThreads) sum_lists_kernel(RowSums<T, S, Lists> s, int lists_per_warp, Put put) {
   __shared__ Kept<T> kept[kSumWarps];
   for (int k = 0; k < lists_per_warp; ++k) {
     const int64_t list = (int64_t{blockIdx.x} * lists_per_warp + k) * kSumWarps + warp_of_block();
     if (list >= s.lists.lists()) return;
-    const int64_t to = put.row(s.lists, list);
+    const int64_t to = s.lists.row(list);
     if (to < 0) continue;
-    const T factor = put.factor(s.lists, list);
-    if (factor == T(0)) continue;
     T sum[N][V] = {};
+    Seen<T> seen{T(0), 0};
     for (int32_t r = 0; r < s.lists.ranges(); ++r) {
       const Range range = s.lists.range(list, r);
-      if (Lists::kHasSegments && range.end - range.begin > kSegment)
-        add_parts(s, range, sum);
-      else
-        add_entries(s, list, range, kept[warp_of_block()], sum);
+      if constexpr (Lists::kHasSegments)
+        if (range.end - range.begin > s.lists.segment()) {
+          add_parts(s, range, sum, seen);
+          continue;
+        }
+      add_entries(s, list, r, range, kept[warp_of_block()], sum, seen);
     }
+    if (!put.wants(seen)) continue;
     add_groups(s, sum);
+    const T total = warp_sum(seen.total);
     if (lane_of_warp() >= s.lanes) continue;
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const int32_t channel = s.template channel<V, N>(j);
-      if (channel < s.channels) put.put(to * s.channels + channel, factor, sum[j]);
+      if (channel < s.channels) put.put(to * s.channels + channel, total, sum[j]);
     }
   }
 }
@@ -288,21 +347,24 @@ inline int32_t lanes_for(int32_t vectors) {
 // Sums up all lists. `out` is what `put` writes to.
 template <class T, class S, class Lists, class Put>
 void sum_rows(RowSums<T, S, Lists> s, const Put& put, const Tensor& out, cudaStream_t stream) {
-  if (s.lists.lists() == 0) return;
+  const int64_t lists = s.lists.lists();
+  if (lists == 0) return;
   int64_t segments = 0;
   if constexpr (Lists::kHasSegments)
-    if (s.lists.a.slots > kSegment) segments = (s.lists.a.slots + kSegment - 1) / kSegment;
-  Tensor parts = scratch<T>(out, segments * 2 * s.channels);
-  s.parts = mutable_data<T>(parts);
+    if (s.lists.a.slots > s.lists.segment()) segments = (s.lists.a.slots - 1) / s.lists.segment() + 1;
+  Tensor parts = scratch<T>(out, segments * 2 * s.channels), seen = scratch<Seen<T>>(out, segments * 2);
+  s.parts = mutable_data<T>(parts), s.seen = mutable_data<Seen<T>>(seen);
   const bool fours = can_read_fours<T>(s.channels, s.rows, out.const_data_ptr());
   const int32_t vectors = fours ? s.channels / 4 : s.channels;
   s.lanes = lanes_for(vectors);
+  // Few lists: rather more warps, that look at the same entries, than more channels to a warp.
+  const bool one = vectors <= kWarp || lists < 1 << 14;
   if constexpr (sizeof(T) == 4)
     if (fours)
-      return vectors <= kWarp       ? queue_sums<4, 1>(s, put, segments, stream)
+      return one                    ? queue_sums<4, 1>(s, put, segments, stream)
              : vectors <= 2 * kWarp ? queue_sums<4, 2>(s, put, segments, stream)
                                     : queue_sums<4, 4>(s, put, segments, stream);
-  vectors <= kWarp ? queue_sums<1, 1>(s, put, segments, stream) : queue_sums<1, 4>(s, put, segments, stream);
+  one ? queue_sums<1, 1>(s, put, segments, stream) : queue_sums<1, 4>(s, put, segments, stream);
 }
 
 }  // namespace fgs

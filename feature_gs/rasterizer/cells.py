@@ -91,7 +91,7 @@ class CellWeights:
         """
         if sums.dim() != 2 or sums.shape[0] != self.count:
             raise ValueError(f"sums must be [{self.count}, C], got {list(sums.shape)}")
-        if floor is not None and floor < 0:
+        if floor is not None and not floor >= 0:
             raise ValueError(f"floor must be at least 0, got {floor}")
         plain = -1.0 if floor is None else floor
         ops.accumulate_cells(sums, self._checked(maps), rate, plain, *self._by_gaussian())
