@@ -29,13 +29,13 @@ def long_lists(dtype: torch.dtype, across: int = 2, views: int = 2) -> CellWeigh
     Long ranges begin and end within segments and, in the first view, on their borders.
     """
     rng = torch.Generator().manual_seed(3)
-    shape = (views, 25 * across - across // 2, 24 * across)
+    shape = (views, 15 * across - across // 2, 20 * across)
     lengths = torch.randint(0, 5, (views, 70), generator=rng)
-    lengths[:, 3], lengths[:, 40:42] = 600, 256 >> across // 2
-    lengths[0, :3] = torch.tensor([512, 256, 512])
-    lengths[0, 50:53] = 300
+    lengths[:, 3], lengths[:, 40:42] = 300, 256 >> across // 2
+    lengths[0, :3] = torch.tensor([256, 128, 256])
+    lengths[0, 50:53] = 200
     slot_tiles = [
-        600 * view + torch.randperm(600, generator=rng)[:length].sort().values
+        300 * view + torch.randperm(300, generator=rng)[:length].sort().values
         for view in range(views)
         for length in lengths[view].tolist()
     ]
