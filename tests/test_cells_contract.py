@@ -136,10 +136,17 @@ def test_sizes_that_do_not_fit_the_lists_are_refused() -> None:
     for count in (-1, 0, 49, 2**62):
         with pytest.raises(RuntimeError, match="must"):
             ops.gather_cells(maps, *by_gaussian(cells), count)
-    for wrong in (maps[0], maps[:1], maps[:, :0], maps[..., :0], torch.zeros(2, 5, 4, 5)):
+    for wrong in (maps[0], maps[:1], maps[:, :0], maps[..., :0]):
         with pytest.raises(RuntimeError, match="must"):
             ops.gather_cells(wrong, *by_gaussian(cells), 50)
     with pytest.raises(RuntimeError, match="must"):
         ops.cell_products(features[:, :4], maps, *by_gaussian(cells))
     with pytest.raises(RuntimeError, match="must"):
         ops.cell_products(features[:49], maps, *by_gaussian(cells))
+
+
+@pytest.mark.usefixtures("checked_lists")
+def test_maps_of_fewer_tiles_than_slots_name_are_refused() -> None:
+    cells = random_cells(50, (2, 3, 4), torch.float32)
+    with pytest.raises(RuntimeError, match="slot_tiles must lie in"):
+        ops.gather_cells(torch.zeros(2, 2, 4, 5), *by_gaussian(cells), 50)
