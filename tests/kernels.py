@@ -6,6 +6,7 @@ FEATURE_GS_KERNELS=emulated python -m pytest tests/test_project.py ...  the same
 Without tensor cores, since tests ask for the precision of float32.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +33,11 @@ def kernels(kind: str) -> Iterator[None]:
         kind: "cuda" or "emulated".
     """
     library = torch.library.Library("feature_gs", "IMPL")
-    for name in OPS:
-        library.impl(name, _on_a_gpu(name) if kind == "cuda" else _emulated(name), "CPU", allow_override=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there are kernels already
+        for name in OPS:
+            kernel = _on_a_gpu(name) if kind == "cuda" else _emulated(name)
+            library.impl(name, kernel, "CPU", allow_override=True)
     try:
         yield
     finally:

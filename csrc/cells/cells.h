@@ -16,7 +16,7 @@
 // gaussian_offsets), which must tell of the same pairs; the others go by Gaussian.
 //
 // Lists that lead outside memory are refused; on CUDA, where looking would mean waiting, what they lead to is skipped, and
-// what offsets that do not rise give is anybody's guess.
+// what offsets that do not rise give is unspecified.
 // Every sum runs in a fixed order (on CUDA in parts of fixed size, summed in order): the same bits for any number of
 // threads and in every run.
 #pragma once

@@ -41,6 +41,10 @@ class Emulated:
         yield
         self._library.cuda_host_set_capability(90)
 
+    def waits(self) -> int:
+        """How often the host has waited for the device since this was last asked."""
+        return int(self._library.cuda_host_waits())
+
 
 SANITIZE = os.environ.get("FEATURE_GS_EMULATED_SANITIZE", "")  # see tests/sanitize/cuda.sh
 
