@@ -14,6 +14,37 @@ void by_dtype(ScalarType weights, ScalarType features, const Go& go) {
   features == ScalarType::Half ? go(0.0f, static_cast<__half*>(nullptr)) : go(0.0f, static_cast<float*>(nullptr));
 }
 
+// Sums as they are.
+template <class T>
+struct Store {
+  T* to;
+  __device__ bool wants(const Seen<T>&) const { return true; }
+  template <int V>
+  __device__ void put(int64_t at, T, const T (&sum)[V]) const {
+    Vector<T, V> out;
+#pragma unroll
+    for (int v = 0; v < V; ++v) out.at[v] = sum[v];
+    *reinterpret_cast<Vector<T, V>*>(to + at) = out;
+  }
+};
+
+// Adds `rate` times the sums, divided by floor + Σ weights if floor >= 0; what nothing is added to is not touched.
+template <class T, class S>
+struct AddTo {
+  S* to;
+  T rate, floor;
+  __device__ bool wants(const Seen<T>& seen) const { return seen.entries > 0; }
+  template <int V>
+  __device__ void put(int64_t at, T total, const T (&sum)[V]) const {
+    const T factor = floor < T(0) ? rate : floor + total > T(0) ? rate / (floor + total) : T(0);
+    Vector<S, V>& place = *reinterpret_cast<Vector<S, V>*>(to + at);
+    Vector<S, V> out = place;
+#pragma unroll
+    for (int v = 0; v < V; ++v) store(fma(factor, sum[v], widened(out.at[v])), out.at[v]);
+    place = out;
+  }
+};
+
 Tensor blend_cells_cuda(Tensor features, Tensor weights, Tensor tile_offsets, Tensor pair_gaussians, Tensor pair_slots,
                         Tensor slot_tiles, Tensor gaussian_offsets, int64_t batch, int64_t rows, int64_t columns) {
   check_features(features, "features");
@@ -82,10 +113,10 @@ void accumulate_cells_cuda(Tensor sums, Tensor maps, double rate, double floor, 
 template <class T, class S>
 struct Products {
   GaussianLists<T> lists;
-  const S* features;  // [count, channels]
-  const T* maps;      // [cells, channels]
+  const S* features;        // [count, channels]
+  const T* maps;            // [cells, channels]
   int32_t channels, lanes;  // lanes that share an entry
-  T* out;             // [slots, per_tile]
+  T* out;                   // [slots, per_tile]
 };
 
 // A warp takes 32 entries, one after the other or, with few channels, several at once.
@@ -144,8 +175,8 @@ Tensor cell_products_cuda(Tensor features, Tensor maps, Tensor weights, Tensor s
     using S = std::remove_pointer_t<decltype(stored)>;
     const int32_t C = checked_channels(maps.size(3));
     const bool fours = can_read_fours<T>(C, features.const_data_ptr(), maps.const_data_ptr());
-    const Products<T, S> p{{m.view<T>()}, data<S>(features),           data<T>(maps), C,
-                           lanes_for(fours ? C / 4 : C), mutable_data<T>(products)};
+    const Products<T, S> p{{m.view<T>()}, data<S>(features), data<T>(maps), C, lanes_for(fours ? C / 4 : C),
+                           mutable_data<T>(products)};
     const Launch shape{blocks_for(products.numel(), kSumThreads), kSumThreads, device.stream};
     if constexpr (sizeof(T) == 4)
       if (fours) return launch(shape, products_kernel<4, T, S>, p);

@@ -8,8 +8,7 @@
 #include <cuda_fp16.h>
 
 #include "../cuda/block.h"
-#include "../cuda/lists.h"
-#include "cells.h"
+#include "entries.cuh"
 
 namespace fgs {
 
@@ -30,77 +29,6 @@ __device__ __forceinline__ void store(float x, float& to) { to = x; }
 __device__ __forceinline__ void store(double x, double& to) { to = x; }
 __device__ __forceinline__ void store(float x, __half& to) { to = __float2half_rn(x); }
 
-// A row to add and its weight; row -1: nothing to add.
-template <class T>
-struct Entry {
-  int32_t row;
-  T weight;
-};
-
-struct Range {
-  int64_t begin, end;
-};
-
-// A run of `count` places, within them whatever the offsets say.
-__device__ __forceinline__ Range run(const int64_t* offsets, int64_t i, int64_t count) {
-  const int64_t begin = ::min(::max(offsets[i], int64_t{0}), count);
-  return {begin, ::min(::max(offsets[i + 1], begin), count)};
-}
-
-// The matrix by Gaussian: a list for each, of the cells of its slots, in one range of slots for each view.
-template <class T>
-struct GaussianLists {
-  static constexpr bool kHasSegments = true;
-  SlotWeights<T> a;
-
-  __host__ __device__ int64_t lists() const { return a.count; }
-  __device__ int32_t ranges() const { return a.grid.views; }
-  __device__ int entries_bits() const { return a.grid.per_tile_bits(); }  // of a place in a range, here a slot
-  __host__ __device__ int64_t segment() const { return 256 >> a.grid.across_bits; }  // slots
-  __device__ int64_t row(int64_t n) const { return n; }
-  __device__ Range range(int64_t n, int32_t view) const { return run(a.offsets, view * a.count + n, a.slots); }
-  __device__ Entry<T> entry(int64_t, int32_t view, int64_t e) const {
-    const T weight = a.weights[e];
-    if (weight == T(0)) return {-1, T(0)};
-    const int64_t tile = a.slot_tiles[e >> entries_bits()] - int64_t{view} * a.grid.tiles;
-    if (tile < 0 || tile >= a.grid.tiles) return {-1, T(0)};
-    const int32_t c = static_cast<int32_t>(e) & (a.grid.per_tile() - 1);
-    return {a.grid.cell(view, static_cast<int32_t>(tile), c), weight};
-  }
-  // The view and Gaussian that a slot is of, view * count + n; -1 if it is of none.
-  __device__ int64_t owner(int64_t slot) const {
-    const int64_t i = first_above(a.offsets, a.grid.views * a.count + 1, slot) - 1;
-    return i < a.grid.views * a.count ? i : -1;
-  }
-};
-
-// The matrix by cell: a list for each cell of each tile, of the Gaussians of the tile.
-template <class T>
-struct TileLists {
-  static constexpr bool kHasSegments = false;
-  const T* weights;  // [slots, per_tile]
-  const int64_t* tile_offsets;
-  const int32_t *pair_gaussians, *pair_slots;
-  int64_t slots, count;
-  CellGrid grid;
-
-  __host__ __device__ int64_t lists() const { return (int64_t{grid.views} * grid.tiles) << grid.per_tile_bits(); }
-  __device__ int32_t ranges() const { return 1; }
-  __device__ int entries_bits() const { return 0; }
-  __device__ int32_t tile(int64_t list) const { return static_cast<int32_t>(list >> grid.per_tile_bits()); }
-  __device__ int32_t in_tile(int64_t list) const { return static_cast<int32_t>(list) & (grid.per_tile() - 1); }
-  __device__ int64_t row(int64_t list) const {
-    return grid.cell(tile(list) / grid.tiles, tile(list) % grid.tiles, in_tile(list));
-  }
-  __device__ Range range(int64_t list, int32_t) const { return run(tile_offsets, tile(list), slots); }
-  __device__ Entry<T> entry(int64_t list, int32_t, int64_t pair) const {
-    const int64_t slot = pair_slots[pair];
-    const T weight = slot >= 0 && slot < slots ? weights[(slot << grid.per_tile_bits()) + in_tile(list)] : T(0);
-    const int64_t gaussian = pair_gaussians[pair] - tile(list) / grid.tiles * count;
-    return {weight != T(0) && gaussian >= 0 && gaussian < count ? static_cast<int32_t>(gaussian) : -1, weight};
-  }
-};
-
 // What of a list was looked at.
 template <class T>
 struct Seen {
@@ -114,7 +42,7 @@ struct RowSums {
   Lists lists;
   const S* rows;
   int32_t channels;
-  int32_t lanes = 0;   // that share a row: 1, 2, 4, 8, 16 or 32
+  int32_t lanes = 0;  // that share a row: 1, 2, 4, 8, 16 or 32
   // Of each segment's first and last long range, if it has one: [segments, 2, channels], [segments, 2].
   T* parts = nullptr;
   Seen<T>* seen = nullptr;
@@ -250,38 +178,8 @@ __device__ __forceinline__ void add_parts(const RowSums<T, S, GaussianLists<T>>&
   }
 }
 
-// Sums as they are.
-template <class T>
-struct Store {
-  T* to;
-  __device__ bool wants(const Seen<T>&) const { return true; }
-  template <int V>
-  __device__ void put(int64_t at, T, const T (&sum)[V]) const {
-    Vector<T, V> out;
-#pragma unroll
-    for (int v = 0; v < V; ++v) out.at[v] = sum[v];
-    *reinterpret_cast<Vector<T, V>*>(to + at) = out;
-  }
-};
-
-// Adds `rate` times the sums, divided by floor + Σ weights if floor >= 0; what nothing is added to is not touched.
-template <class T, class S>
-struct AddTo {
-  S* to;
-  T rate, floor;
-  __device__ bool wants(const Seen<T>& seen) const { return seen.entries > 0; }
-  template <int V>
-  __device__ void put(int64_t at, T total, const T (&sum)[V]) const {
-    const T factor = floor < T(0) ? rate : floor + total > T(0) ? rate / (floor + total) : T(0);
-    Vector<S, V>& place = *reinterpret_cast<Vector<S, V>*>(to + at);
-    Vector<S, V> out = place;
-#pragma unroll
-    for (int v = 0; v < V; ++v) store(fma(factor, sum[v], widened(out.at[v])), out.at[v]);
-    place = out;
-  }
-};
-
-// One list after the other to a warp, whose sum goes where `put` puts it.
+// One list after the other to a warp. put.wants(seen): whether the sum is asked for; put.put(at, total, sum) takes V
+// channels of it, the first of which is number `at` of what is written, and the total of the weights.
 template <int V, int N, class T, class S, class Lists, class Put>
 __global__ void __launch_bounds__(kSumThreads) sum_lists_kernel(RowSums<T, S, Lists> s, int lists_per_warp, Put put) {
   __shared__ Kept<T> kept[kSumWarps];
