@@ -86,7 +86,9 @@ def test_it_says_what_is_missing(scene: Path, tmp_path: Path, capsys: pytest.Cap
     assert "no folder" in complaint(labels=tmp_path / "nowhere")
     Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / "other.png")
     assert "lacks the labels of 2 views, 0.png" in complaint(labels=tmp_path)
-    assert "two of the views" in complaint("--objects", "77")
+    assert "none of 77, 99 is in the labels of the 2 views; these show 0, 1" in complaint(
+        "--objects", "99", "77"
+    )
     plain = write_blobs(tmp_path / "plain")
     train(settings(plain, tmp_path / "colours", foundation_model=""))
     assert "has no features" in complaint(model=tmp_path / "colours")

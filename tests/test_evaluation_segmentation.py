@@ -151,6 +151,19 @@ def test_the_verb_says_what_is_wrong_with_its_flags(
     assert not (tmp_path / "pred/segmentation.json").exists()
 
 
+def test_masks_are_not_taken_for_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pred, labels = tmp_path / "pred", tmp_path / "labels"
+    write(pred / "a.png", np.array([[0, 255, 255, 0]]))
+    write(labels / "a.png", ids("1440"))
+    command = ["evaluate-segmentation", "--pred", str(pred), "--labels", str(labels)]
+    assert main(command) == 2
+    assert "holds masks (0 and 255), and 255 is none of the labels" in capsys.readouterr().err
+    assert main([*command, "--merge", "255:4", "--quiet"]) == 0
+    assert json.loads((pred / "segmentation.json").read_text())["classes"]["4"]["iou"] == 1
+    write(labels / "a.png", np.array([[0, 255, 0, 0]]))  # masks as well
+    assert main([*command, "--quiet"]) == 0
+
+
 def test_the_verb_says_what_is_wrong_with_the_folders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,11 @@ def run(config: EvaluateRetrievalConfig) -> None:
         cells.append(torch.where(torch.isin(here, torch.tensor([*ignored], dtype=torch.int64)), -1, here))
     found = {label for ids in cells for label in ids.unique().tolist() if label >= 0}
     wanted = sorted(found & objects) if objects else sorted(found)
+    if objects and not wanted:
+        raise UserError(
+            f"--objects: none of {_listed(objects)} is in the labels of the {len(views)} views; these show "
+            f"{_listed(found)}."
+        )
     seen = {
         label: {kind: retrieval_map(maps[kind], cells, objects=[label]) for kind in KINDS}
         for label in tqdm(wanted, "objects", unit="object", ncols=80, disable=config.quiet)
@@ -110,6 +115,10 @@ def run(config: EvaluateRetrievalConfig) -> None:
     if not seen:
         raise UserError("no object is seen in two of the views: there is nothing to find again.")
     _report(config, trained, field, len(views), names, seen)
+
+
+def _listed(labels: set[int]) -> str:
+    return ", ".join(map(str, sorted(labels)))
 
 
 def _labels(config: EvaluateRetrievalConfig, views: list[View]) -> dict[str, Path]:

@@ -24,6 +24,7 @@ from feature_gs.evaluation.segmentation import Confusion, SegmentationScores, fe
 from feature_gs.files import atomic_write
 
 _LONGEST_NAME = 40
+_MASK = 255  # of a picture that says yes or no
 _OF_A_MODEL = ("text", "source_path", "weights")
 
 
@@ -87,6 +88,11 @@ def run(config: EvaluateSegmentationConfig) -> None:
     if not confusion.counts:
         raise UserError("nothing is left to measure: --ignore covers every pixel.")
     scores = confusion.scores()
+    if scores.only_predicted == [_MASK] and {predicted for _, predicted in confusion.counts} <= {0, _MASK}:
+        raise UserError(
+            f"{folder} holds masks (0 and {_MASK}), and {_MASK} is none of the labels: say which one the "
+            f"masks show, --merge {_MASK}:ID."
+        )
     content: dict[str, Any] = {
         **about,
         "pictures": len(pairs),
