@@ -45,7 +45,15 @@ def long_lists(dtype: torch.dtype, across: int = 2, views: int = 2) -> CellWeigh
 def crowded(dtype: torch.dtype) -> CellWeights:
     """Three tiles that everything is in: longer lists than a warp looks at together."""
     rng = torch.Generator().manual_seed(4)
-    return cells_from([torch.arange(3)] * 400, (1, 2, 6), 400, 2, dtype, rng)
+    return cells_from([torch.arange(3)] * 150, (1, 2, 6), 150, 2, dtype, rng)
+
+
+def many_lists(dtype: torch.dtype) -> CellWeights:
+    """More than 2^14 cells and Gaussians, most of them without entries."""
+    rng = torch.Generator().manual_seed(5)
+    none, some = torch.zeros(0, dtype=torch.int64), torch.randint(0, 4160, (60, 2), generator=rng)
+    slot_tiles = [*some.sort(1).values.unique(dim=0), *[none] * 16400]
+    return cells_from(slot_tiles, (1, 129, 127), len(slot_tiles), 2, dtype, rng)
 
 
 def nothing(dtype: torch.dtype, shape: tuple[int, int, int]) -> CellWeights:
@@ -92,7 +100,7 @@ def assert_near(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:
         *(("8 pixels", channels) for channels in (1, 3, 64, 130, 260, 1000)),
         *((f"{cell} pixels", channels) for cell in (4, 16) for channels in (5, 132)),
         *(("rendered", channels) for channels in (2, 28)),
-        *(("long lists", channels) for channels in (1, 8, 33, 132)),
+        *(("long lists", channels) for channels in (1, 33)),
         *(("long lists of one cell", channels) for channels in (12, 132)),
         *(("crowded", 1), ("crowded", 300), ("no entries", 8), ("nothing", 1)),
     ],
@@ -121,9 +129,25 @@ class TestProducts:
                 assert_near(sums, expected, dtype)
 
 
+@pytest.mark.parametrize(
+    ("channels", "stored"),
+    [(33, "float32"), (33, "float64"), (132, "float32"), (260, "float32"), (260, "float16")],
+)
+def test_of_many_lists_a_warp_takes_more_channels(emulated: Emulated, channels: int, stored: str) -> None:
+    dtype, kept = STORED[stored]
+    cells = many_lists(dtype)
+    features, maps = random_like(cells, channels, kept, 2)
+    blend = blend_arguments(features, cells)
+    assert_near(emulated.ops.blend_cells(*blend), ops.blend_cells(*blend), dtype)
+    sums, expected = torch.zeros(2, *features.shape, dtype=dtype)
+    emulated.ops.accumulate_cells(sums, maps, 1.0, 0.5, *by_gaussian(cells))
+    ops.accumulate_cells(expected, maps, 1.0, 0.5, *by_gaussian(cells))
+    assert_near(sums, expected, dtype)
+
+
 def test_half_precision_gives_the_bits_of_float32(emulated: Emulated) -> None:
     cells = long_lists(F32)
-    for channels in (5, 132):
+    for channels in (5, 36):
         features, maps = random_like(cells, channels, F16, 3)
         wide = features.float()
         blended = [emulated.ops.blend_cells(*blend_arguments(f, cells)) for f in (features, wide)]
@@ -146,10 +170,9 @@ def test_rows_of_unseen_gaussians_are_left_alone(emulated: Emulated) -> None:
     assert torch.isfinite(sums[listed]).all() and sums[~listed].isnan().all()
 
 
-@pytest.mark.parametrize("channels", [5, 8])
-def test_same_bits_in_any_order_and_unaligned(emulated: Emulated, channels: int) -> None:
+def test_same_bits_in_any_order_and_unaligned(emulated: Emulated) -> None:
     cells = long_lists(F32)
-    features, maps = random_like(cells, channels, F32, 7)
+    features, maps = random_like(cells, 8, F32, 7)
     shifted = torch.cat([torch.zeros(1), features.flatten()])[1:].view_as(features)
     assert shifted.data_ptr() % 16 and shifted.is_contiguous()
     results = []
@@ -226,7 +249,7 @@ def test_pairs_that_lead_outside_memory_are_skipped(
 
 
 @pytest.mark.parametrize("matrix", ["8 pixels", "long lists"])
-@pytest.mark.parametrize("values", [(2**40, -(2**40)), (3, 1), (1, 2000)])
+@pytest.mark.parametrize("values", [(2**40, -(2**40)), (1, 2000)])
 @pytest.mark.parametrize("which", [0, 4])
 def test_broken_offsets_lead_nowhere(
     emulated: Emulated, which: int, values: tuple[int, int], matrix: str
