@@ -175,8 +175,8 @@ void cell_products(const SlotWeights<typename P::Scalar>& a, const TileCells* ti
         const TileCells cells = tiles[a.slot_tiles[slot]];
         for (int32_t c = 0; c < R; ++c) {
           const bool is_entry = a.weights[slot * R + c] != T(0) && (cells.inside >> c & 1u);
-          const T* map = maps + (cells.first + a.grid.step(c)) * C;
-          out[slot * R + c] = is_entry ? fgs::dot<P>(features + n * C, map, C) : T(0);
+          out[slot * R + c] =
+              is_entry ? fgs::dot<P>(features + n * C, maps + (cells.first + a.grid.step(c)) * C, C) : T(0);
         }
       }
 }
